@@ -1,0 +1,192 @@
+"""Face boxes, the four frames, every change of coordinates, and the one resampler.
+
+| suffix   | frame            | rule                                                        |
+|----------|------------------|-------------------------------------------------------------|
+| `_image` | source picture   | px, x right, y down, an integer is the centre of a pixel    |
+| `_shard` | stored wide crop | the same                                                    |
+| `_crop`  | model input      | the same                                                    |
+| `_unit`  | model input      | `u = (x + 0.5) / size`: 0 and 1 are the edges of the crop   |
+
+A matrix `a_to_b` is 3×3 float64 and takes column vectors (x, y, 1) of frame a to frame b.
+The functions on points take numpy arrays and torch tensors alike, so that inference needs no torch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+ArrayOrTensor = Any
+"""A numpy array or a torch tensor; jaxtyping checks its dtype and axes either way."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceBox:
+    """A face box in px of the picture it lies in.
+
+    Covers the pixels left … left + width - 1, as dlib reads it, so its edges are at left - 0.5 and
+    left + width - 0.5. It may reach past the picture.
+
+    Raises:
+        ValueError: a side is not positive, or a number is not finite.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        if not all(np.isfinite(v) for v in (self.left, self.top, self.width, self.height)):
+            raise ValueError(f"{self} has a number that is not finite")
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"{self} has a side that is not positive")
+
+    @property
+    def center_x(self) -> float:
+        """Px, in the frame of the box."""
+        return self.left + (self.width - 1) / 2
+
+    @property
+    def center_y(self) -> float:
+        """Px, in the frame of the box."""
+        return self.top + (self.height - 1) / 2
+
+    @property
+    def long_side(self) -> float:
+        """The longer of width and height, px."""
+        return max(self.width, self.height)
+
+    @classmethod
+    def around(cls, points: Float[ArrayOrTensor, "points 2"]) -> Self:
+        """The smallest box whose outermost pixel centres are the outermost points ("truth box")."""
+        left, top = float(points[:, 0].min()), float(points[:, 1].min())
+        right, bottom = float(points[:, 0].max()), float(points[:, 1].max())
+        return cls(left=left, top=top, width=right - left + 1, height=bottom - top + 1)
+
+    @classmethod
+    def of_picture(cls, width: int, height: int) -> Self:
+        """The whole picture as a box."""
+        return cls(left=0, top=0, width=width, height=height)
+
+    def mapped(self, scale_and_shift: Float[np.ndarray, "3 3"]) -> Self:
+        """The box in another frame.
+
+        Args:
+            scale_and_shift: from this frame to the other; without rotation, as `square_crop` makes it.
+        """
+        scale = float(scale_and_shift[0, 0])
+        center = transform_points(np.array([[self.center_x, self.center_y]]), scale_and_shift)[0]
+        width, height = self.width * scale, self.height * scale
+        return type(self)(
+            left=float(center[0]) - (width - 1) / 2,
+            top=float(center[1]) - (height - 1) / 2,
+            width=width,
+            height=height,
+        )
+
+
+def square_crop(box: FaceBox, size_px: int, margin: float) -> Float[np.ndarray, "3 3"]:
+    """The matrix from the frame of a box to a square crop centred on it.
+
+    Args:
+        box: its longer side sets the scale.
+        size_px: side of the crop.
+        margin: share of the longer side that is added on each of the four sides.
+    """
+    scale = size_px / (box.long_side * (1 + 2 * margin))
+    half_px = (size_px - 1) / 2
+    return np.array(
+        [
+            [scale, 0, half_px - scale * box.center_x],
+            [0, scale, half_px - scale * box.center_y],
+            [0, 0, 1],
+        ],
+        dtype=np.float64,
+    )
+
+
+def transform_points(
+    points_a: Float[ArrayOrTensor, "*batch points 2"], a_to_b: Float[ArrayOrTensor, "*batch 3 3"]
+) -> Float[ArrayOrTensor, "*batch points 2"]:
+    """Points of frame a in frame b, for an affine matrix a_to_b."""
+    return points_a @ a_to_b[..., :2, :2].swapaxes(-1, -2) + a_to_b[..., None, :2, 2]
+
+
+def crop_to_unit(
+    points_crop: Float[ArrayOrTensor, "*batch points 2"], size_px: int
+) -> Float[ArrayOrTensor, "*batch points 2"]:
+    """From px of the model input to its unit frame."""
+    return (points_crop + 0.5) / size_px
+
+
+def unit_to_crop(
+    points_unit: Float[ArrayOrTensor, "*batch points 2"], size_px: int
+) -> Float[ArrayOrTensor, "*batch points 2"]:
+    """From the unit frame to px of the model input."""
+    return points_unit * size_px - 0.5
+
+
+def resample(
+    picture: UInt8[np.ndarray, "height width channels"],
+    picture_to_crop: Float[np.ndarray, "3 3"],
+    size_px: int,
+) -> UInt8[np.ndarray, "size size channels"]:
+    """Cut a square crop out of a picture, anti-aliased; what lies outside the picture is black.
+
+    A crop that shrinks the picture k-fold first averages whole blocks of floor(k)² pixels and then blurs away
+    what a bilinear sample would still alias, in the part of the picture that the crop shows.
+
+    Args:
+        picture: as decoded.
+        picture_to_crop: a similarity or affine matrix.
+        size_px: side of the crop.
+    """
+    shrink = 1 / np.sqrt(abs(np.linalg.det(picture_to_crop[:2, :2])))
+    block = max(1, int(shrink))
+    region, region_to_picture = _region_of(picture, picture_to_crop, size_px, block)
+    if region.size == 0:
+        return np.zeros((size_px, size_px, picture.shape[2]), np.uint8)
+    if block > 1:
+        reduced_size = (region.shape[1] // block, region.shape[0] // block)
+        region = cv2.resize(region, reduced_size, interpolation=cv2.INTER_AREA)
+        # Block means sit at the centre of their block: x_region = block · x_reduced + (block - 1) / 2.
+        half = (block - 1) / 2
+        region_to_picture = region_to_picture @ np.array([[block, 0, half], [0, block, half], [0, 0, 1.0]])
+    left_over = shrink / block
+    if left_over > 1.01:
+        # A Gaussian of this width brings a unit-spaced signal to the bandwidth of a left_over-spaced one.
+        sigma = 0.5 * float(np.sqrt(left_over**2 - 1))
+        region = cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    region_to_crop = picture_to_crop @ region_to_picture
+    crop = cv2.warpAffine(region, region_to_crop[:2], (size_px, size_px), flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, dtype=np.uint8).reshape(size_px, size_px, picture.shape[2])
+
+
+def _region_of(
+    picture: UInt8[np.ndarray, "height width channels"],
+    picture_to_crop: Float[np.ndarray, "3 3"],
+    size_px: int,
+    block: int,
+) -> tuple[UInt8[np.ndarray, "region_height region_width channels"], Float[np.ndarray, "3 3"]]:
+    """The part of the picture that the crop shows, its sides whole numbers of blocks, and where it lies.
+
+    Where the picture ends inside a block, its last pixels are repeated up to the block's end.
+    """
+    edge = size_px - 0.5
+    corners_crop = np.array([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
+    corners = transform_points(corners_crop, np.linalg.inv(picture_to_crop))
+    height, width = picture.shape[:2]
+    rim = 2 * block + 2
+    left, top = (max(0, int(v)) for v in np.floor(corners.min(axis=0)) - rim)
+    right = min(width, int(np.ceil(corners[:, 0].max())) + rim)
+    bottom = min(height, int(np.ceil(corners[:, 1].max())) + rim)
+    region = picture[top : max(top, bottom), left : max(left, right)]
+    region_to_picture = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]], dtype=np.float64)
+    pad_bottom, pad_right = -region.shape[0] % block, -region.shape[1] % block
+    if region.size and (pad_bottom or pad_right):
+        region = cv2.copyMakeBorder(region, 0, pad_bottom, 0, pad_right, cv2.BORDER_REPLICATE)
+        region = region.reshape(region.shape[0], region.shape[1], picture.shape[2])
+    return region, region_to_picture

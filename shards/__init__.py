@@ -1,0 +1,1 @@
+"""Tar shards out of data sets, and their checks: `python -m shards --help`."""

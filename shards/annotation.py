@@ -1,0 +1,71 @@
+"""What every source yields: one annotated face."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from flm.errors import InputError
+from flm.geometry import FaceBox
+
+
+class Picture(Protocol):
+    """Where the pixels of a face come from. Picklable, since a worker process reads it."""
+
+    def read(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture, RGB.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture on disk."""
+
+    path: Path
+
+    def read(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Decode the file; greyscale, palette and CMYK become RGB, an EXIF rotation is left alone.
+
+        The points of the data sets were marked on the pixels as they are stored.
+
+        Raises:
+            InputError: the file is missing, is no picture or is cut short.
+        """
+        try:
+            with Image.open(self.path) as picture:
+                return np.asarray(picture.convert("RGB"))
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path}: the picture is missing") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(
+                f"{self.path}: not a whole picture ({error}); replace the file or remove its entry"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceAnnotation:
+    """One face of a data set, before it is cut out."""
+
+    picture: Picture
+    landmarks_image: Float[np.ndarray, "points 2"]
+    """Px of the picture, 0-based, an integer is the centre of a pixel."""
+    scheme: str
+    face_box_image: FaceBox
+    """As the annotation has it; `FaceBox.around(landmarks)` where it has none."""
+    split: str
+    """`train` or `test`; conversion takes a validation part out of train unless the source names one."""
+    subset: str
+    """The part of the data set that reports name."""
+    source_file: str
+    """Path of the picture inside its data set; with the face's number it is unique."""
+    group: str
+    """Same photo, same group."""
+    mirror_of: str | None = None
+    """For a `_mirror` twin: the source file of the original."""
