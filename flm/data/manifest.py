@@ -1,0 +1,123 @@
+"""What a folder of shards holds: counts, hashes, splits. `manifest.json` stands beside the tars.
+
+Its size grows with the number of shards, never with the number of samples.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from flm.errors import InputError
+from flm.landmarks import LandmarkScheme, scheme_named
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardEntry:
+    """One tar."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The contents of `manifest.json`."""
+
+    scheme: str
+    crop_size_px: int
+    """Side of the stored crops."""
+    crop_margin: float
+    """Share of the landmarks' box that the stored crop adds on each side."""
+    source: str
+    """What was converted, with the options that changed the samples."""
+    split_rule: str
+    """How the splits were made, in words."""
+    licence: str
+    splits: Mapping[str, tuple[ShardEntry, ...]]
+    """Shards of each split, in the order of their names."""
+    subsets: Mapping[str, Mapping[str, int]]
+    """Number of faces of each subset, by split."""
+
+    @property
+    def landmark_scheme(self) -> LandmarkScheme:
+        """The scheme of every sample."""
+        return scheme_named(self.scheme)
+
+    def shards_of(self, split: str) -> tuple[ShardEntry, ...]:
+        """The shards of a split.
+
+        Raises:
+            InputError: the split does not exist or has no face.
+        """
+        if split not in self.splits:
+            raise InputError(f"the shards have no split {split!r}; they have {', '.join(self.splits)}")
+        if self.num_samples(split) == 0:
+            raise InputError(f"the split {split!r} of the shards is empty; convert a source that fills it")
+        return self.splits[split]
+
+    def num_samples(self, split: str) -> int:
+        """Number of faces of a split; 0 where there is none of that name."""
+        return sum(shard.num_samples for shard in self.splits.get(split, ()))
+
+    def content_hash(self) -> str:
+        """Sha256 over the shards of all splits, the same wherever the folder lies."""
+        lines = [
+            f"{split} {shard.name} {shard.sha256}"
+            for split, shards in sorted(self.splits.items())
+            for shard in shards
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Put `manifest.json` into the folder, whole or not at all."""
+        fields = {"schema_version": MANIFEST_SCHEMA_VERSION, **dataclasses.asdict(self)}
+        text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+        unfinished = folder / f".{MANIFEST_NAME}.unfinished"
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(folder / MANIFEST_NAME)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest of a folder of shards.
+
+        Raises:
+            InputError: there is none, it is malformed, or it was written by a newer version.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(
+                f"{path}: there are no shards here; make them with `python -m shards convert`"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a manifest ({error}); convert the data again") from error
+        try:
+            version = fields.pop("schema_version")
+            if version != MANIFEST_SCHEMA_VERSION:
+                raise InputError(
+                    f"{path}: schema version {version}, this flm reads {MANIFEST_SCHEMA_VERSION}; "
+                    "update flm or convert the data again"
+                )
+            splits = {
+                split: tuple(ShardEntry(**shard) for shard in shards)
+                for split, shards in fields.pop("splits").items()
+            }
+            return cls(splits=splits, **fields)
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not a manifest ({error!r}); convert the data again") from error
