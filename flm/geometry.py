@@ -12,7 +12,7 @@ The functions on points take numpy arrays and torch tensors alike, so that infer
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,18 +60,18 @@ class FaceBox:
         return max(self.width, self.height)
 
     @classmethod
-    def around(cls, points: Float[ArrayOrTensor, "points 2"]) -> Self:
+    def around(cls, points: Float[ArrayOrTensor, "points 2"]) -> "FaceBox":
         """The smallest box whose outermost pixel centres are the outermost points ("truth box")."""
         left, top = float(points[:, 0].min()), float(points[:, 1].min())
         right, bottom = float(points[:, 0].max()), float(points[:, 1].max())
         return cls(left=left, top=top, width=right - left + 1, height=bottom - top + 1)
 
     @classmethod
-    def of_picture(cls, width: int, height: int) -> Self:
+    def of_picture(cls, width: int, height: int) -> "FaceBox":
         """The whole picture as a box."""
-        return cls(left=0, top=0, width=width, height=height)
+        return cls(left=0.0, top=0.0, width=float(width), height=float(height))
 
-    def mapped(self, scale_and_shift: Float[np.ndarray, "3 3"]) -> Self:
+    def mapped(self, scale_and_shift: Float[np.ndarray, "3 3"]) -> "FaceBox":
         """The box in another frame.
 
         Args:
@@ -80,7 +80,7 @@ class FaceBox:
         scale = float(scale_and_shift[0, 0])
         center = transform_points(np.array([[self.center_x, self.center_y]]), scale_and_shift)[0]
         width, height = self.width * scale, self.height * scale
-        return type(self)(
+        return FaceBox(
             left=float(center[0]) - (width - 1) / 2,
             top=float(center[1]) - (height - 1) / 2,
             width=width,
@@ -112,7 +112,8 @@ def transform_points(
     points_a: Float[ArrayOrTensor, "*batch points 2"], a_to_b: Float[ArrayOrTensor, "*batch 3 3"]
 ) -> Float[ArrayOrTensor, "*batch points 2"]:
     """Points of frame a in frame b, for an affine matrix a_to_b."""
-    return points_a @ a_to_b[..., :2, :2].swapaxes(-1, -2) + a_to_b[..., None, :2, 2]
+    # Spelled out: a matmul rounds px to bfloat16 under autocast, and to TF32 where a run allows that.
+    return (points_a[..., None, :] * a_to_b[..., None, :2, :2]).sum(-1) + a_to_b[..., None, :2, 2]
 
 
 def crop_to_unit(

@@ -1,8 +1,9 @@
-"""What every source yields: one annotated face."""
+"""What every source yields: annotated faces."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,6 +13,7 @@ from flm.errors import InputError
 from flm.geometry import FaceBox
 
 
+@runtime_checkable
 class Picture(Protocol):
     """Where the pixels of a face come from. Picklable, since a worker process reads it."""
 
@@ -69,3 +71,17 @@ class FaceAnnotation:
     """Same photo, same group."""
     mirror_of: str | None = None
     """For a `_mirror` twin: the source file of the original."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSet:
+    """The faces of a source, and what has to be told about them."""
+
+    faces: Sequence[FaceAnnotation]
+    source: str
+    """Name and the options that change the faces, such as `ibug protocol=300w mirrors=drop`."""
+    split_rule: str
+    """What decides between train and test, in words."""
+    licence: str
+    left_out: Mapping[str, int]
+    """How many faces of the source are not among these, by reason."""

@@ -6,13 +6,12 @@ Its size grows with the number of shards, never with the number of samples.
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from flm.errors import InputError
+from flm.files import write_whole
 from flm.landmarks import LandmarkScheme, scheme_named
 
 MANIFEST_NAME = "manifest.json"
@@ -79,18 +78,17 @@ class Manifest:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Put `manifest.json` into the folder, whole or not at all."""
+        """Put `manifest.json` into the folder, whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         fields = {"schema_version": MANIFEST_SCHEMA_VERSION, **dataclasses.asdict(self)}
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
-        unfinished = folder / f".{MANIFEST_NAME}.unfinished"
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(folder / MANIFEST_NAME)
+        write_whole(folder / MANIFEST_NAME, text.encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path) -> "Manifest":
         """Read the manifest of a folder of shards.
 
         Raises:

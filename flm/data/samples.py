@@ -7,14 +7,13 @@ face, and `KEY.json`, everything else. The JSON's keys are the fields of `Sample
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from flm.geometry import FaceBox
 from flm.landmarks import LandmarkScheme, scheme_named
@@ -82,7 +81,7 @@ class SampleRecord:
         return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> Self:
+    def from_json(cls, text: bytes) -> "SampleRecord":
         """Read the bytes of `KEY.json`.
 
         Raises:
@@ -95,7 +94,9 @@ class SampleRecord:
                 raise SampleFormatError(f"schema_version {version}, expected {SAMPLE_SCHEMA_VERSION}")
             fields["landmarks_shard"] = np.asarray(fields["landmarks_shard"], dtype=np.float64)
             fields["image_to_shard"] = np.asarray(fields["image_to_shard"], dtype=np.float64)
-            fields["face_box_image"] = FaceBox(**fields["face_box_image"])
+            fields["face_box_image"] = FaceBox(
+                **{side: float(value) for side, value in fields["face_box_image"].items()}
+            )
             return cls(**fields)
         except SampleFormatError:
             raise
@@ -126,12 +127,11 @@ def decode_crop(jpeg: bytes) -> UInt8[Tensor, "3 height width"]:
     Raises:
         SampleFormatError: the bytes are no JPEG, or it is cut short.
     """
-    try:
-        # A writable copy, since torch warns of tensors over read-only memory.
-        encoded = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
-        return cast(Tensor, decode_jpeg(encoded, mode=ImageReadMode.RGB))
-    except (RuntimeError, ValueError) as error:
-        raise SampleFormatError("the picture is no JPEG or is cut short") from error
+    encoded = np.frombuffer(jpeg, np.uint8)
+    crop = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if encoded.size else None
+    if crop is None:
+        raise SampleFormatError("the picture is no JPEG or is cut short")
+    return torch.from_numpy(crop).permute(2, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,19 +159,19 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "Batch":
         """Called by the DataLoader where an accelerator is present."""
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied without waiting where the memory is pinned."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def split(self, rows: int) -> list[Self]:
+    def split(self, rows: int) -> list["Batch"]:
         """Parts of at most that many rows, in order, for gradient accumulation."""
         return [self._slice(i, i + rows) for i in range(0, len(self), rows)]
 
-    def _slice(self, start: int, stop: int) -> Self:
+    def _slice(self, start: int, stop: int) -> "Batch":
         part = self._with_tensors(lambda tensor: tensor[start:stop])
         return dataclasses.replace(
             part,
@@ -180,7 +180,7 @@ class Batch:
             first_row=self.first_row + start,
         )
 
-    def _with_tensors(self, change: Any) -> Self:
+    def _with_tensors(self, change: Any) -> "Batch":
         tensors = {
             field.name: change(value)
             for field in dataclasses.fields(self)

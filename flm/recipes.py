@@ -1,0 +1,176 @@
+"""Named full configurations, each with its measured result."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from flm.augment import AugmentConfig
+from flm.config import TrainConfig
+from flm.data.loader import LoaderConfig
+from flm.errors import InputError
+from flm.model.losses import LossConfig
+from flm.model.network import ModelConfig
+from flm.optimization import OptimizerConfig
+
+
+def quickstart() -> TrainConfig:
+    """A slim network on rendered faces, in minutes on a laptop's processor.
+
+    Source: this project. Command: bash launch/quickstart.sh
+    Result: not yet measured.
+    """
+    return TrainConfig(
+        recipe="quickstart",
+        data=Path("data/synthetic"),
+        epochs=12.0,
+        batch_size=64,
+        model=ModelConfig(backbone="xception_compact_slim", head="heatmap", input_size_px=128),
+        augment=AugmentConfig(
+            rotation_deg=20.0,
+            scale=0.15,
+            translation=0.05,
+            mirror_probability=0.5,
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.2,
+        ),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
+        eval_every_steps=200,
+    )
+
+
+def reference() -> TrainConfig:
+    """The project that this one grew out of: its own Xception on grey crops, MSE, Adam, 50 epochs.
+
+    The box of the annotation, 32 px wider (about 8 % of it on each side), at 128 px; turned by up to 14°,
+    shifted by up to 8 px, colour jittered. Best checkpoint by validation loss. With
+    `python -m shards convert ibug --protocol dlib --mirrors keep` it sees the same 6,000 / 666 / 1,008 faces.
+
+    Source: that project's settings.
+    Result: not yet measured.
+    """
+    return TrainConfig(
+        recipe="reference",
+        epochs=50.0,
+        batch_size=32,
+        eval_batch_size=64,
+        model=ModelConfig(
+            backbone="xception_compact",
+            head="regression",
+            color="grey",
+            input_size_px=128,
+            crop_margin=0.08,
+            dropout=0.3,
+        ),
+        loss=LossConfig(kind="l2"),
+        augment=AugmentConfig(
+            rotation_deg=14.0,
+            translation=8 / 128,
+            brightness=0.24,
+            contrast=0.15,
+            saturation=0.3,
+            hue_deg=0.14 * 360,
+        ),
+        optimizer=OptimizerConfig(
+            kind="adam",
+            learning_rate=7.5e-4,
+            schedule="constant",
+            warmup_steps=0,
+            max_gradient_norm=0.0,
+            ema_decay=0.0,
+        ),
+        loader=LoaderConfig(boxes="annotation"),
+        select_by="loss",
+    )
+
+
+def _real_faces() -> AugmentConfig:
+    """The augmentation of the recipes for photographs."""
+    return AugmentConfig(
+        rotation_deg=25.0,
+        scale=0.15,
+        translation=0.05,
+        mirror_probability=0.5,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue_deg=20.0,
+        grey_probability=0.1,
+        gamma_probability=0.2,
+        blur_probability=0.15,
+        noise_probability=0.1,
+        jpeg_probability=0.1,
+        occlusion_probability=0.2,
+        occlusion_side_max=0.35,
+    )
+
+
+def ibug68_quick() -> TrainConfig:
+    """A real model in a quarter of an hour on two processor cores, from ImageNet weights.
+
+    Source: this project.
+    Result: not yet measured.
+    """
+    return TrainConfig(
+        recipe="ibug68-quick",
+        epochs=16.0,
+        batch_size=32,
+        model=ModelConfig(backbone="legacy_xception", head="heatmap", input_size_px=128, pretrained=True),
+        loss=LossConfig(kind="wing"),
+        augment=_real_faces(),
+        optimizer=OptimizerConfig(learning_rate=2e-3, backbone_factor=0.5, ema_decay=0.99, warmup_steps=30),
+        eval_every_steps=200,
+    )
+
+
+def ibug68_xception() -> TrainConfig:
+    """The one to use: best quality, sized for a GPU.
+
+    Source: this project.
+    Result: not yet measured.
+    """
+    return TrainConfig(
+        recipe="ibug68-xception",
+        epochs=120.0,
+        batch_size=64,
+        model=ModelConfig(
+            backbone="legacy_xception",
+            head="heatmap",
+            input_size_px=256,
+            heatmap_stride=4,
+            pretrained=True,
+        ),
+        loss=LossConfig(kind="star"),
+        augment=_real_faces(),
+        optimizer=OptimizerConfig(learning_rate=2e-3, backbone_factor=0.5, ema_decay=0.999, warmup_steps=200),
+        loader=LoaderConfig(num_workers=8),
+        eval_every_steps=500,
+    )
+
+
+RECIPES: Mapping[str, Callable[[], TrainConfig]] = MappingProxyType(
+    {
+        "quickstart": quickstart,
+        "reference": reference,
+        "ibug68-quick": ibug68_quick,
+        "ibug68-xception": ibug68_xception,
+    }
+)
+
+
+def recipe_named(name: str) -> TrainConfig:
+    """The configuration of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r} is unknown; known: {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def recipes_text() -> str:
+    """Every recipe with what it is and what it reached, for the terminal."""
+    texts = [f"{name}\n{inspect.getdoc(recipe)}" for name, recipe in RECIPES.items()]
+    return "\n\n".join(text.replace("\n", "\n    ") for text in texts)

@@ -1,0 +1,184 @@
+"""What an evaluation found: numbers, a table, curves and pictures."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from rich.console import Console
+from rich.table import Table
+
+from flm.draw import PREDICTION_COLOR, TEXT_COLOR, TRUTH_COLOR, compare, contact_sheet
+from flm.errors import InputError
+from flm.files import write_whole
+from flm.landmarks import scheme_named
+from flm.metrics import WHOLE, FaceErrors, NmeSummary, area_under_curve, cumulative_error_curve
+
+REPORT_DECIMALS = 4
+"""Finer digits change with the size of a network's batches, and so with the number of processes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaceExample:
+    """A face to look at."""
+
+    key: str
+    position: int
+    """Place in the split."""
+    scheme: str
+    picture_shard: UInt8[np.ndarray, "height width 3"]
+    """RGB, the stored crop."""
+    truth_shard: Float64[np.ndarray, "points 2"]
+    """Px of the stored crop."""
+    prediction_shard: Float64[np.ndarray, "points 2"]
+    """Px of the stored crop."""
+    nme: float
+    """A fraction of the inter-ocular distance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalReport:
+    """What an evaluation found; the same on every process."""
+
+    summary: NmeSummary
+    """Over all faces."""
+    subsets: dict[str, NmeSummary]
+    """Over the faces of each subset; the last is `full`."""
+    parts: dict[str, float]
+    """Mean error of each facial part, percent of the inter-ocular distance."""
+    loss: float | None
+    """Mean over the faces, where it was asked for."""
+    errors: FaceErrors
+    worst: tuple[FaceExample, ...]
+    """The faces of the largest errors, the worst first."""
+    examples: tuple[FaceExample, ...]
+    """Faces spread evenly over the split, whatever their errors; the same in each evaluation of a split."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `NmeSummary`, then `subsets` and `parts`."""
+        return {
+            **_rounded(dataclasses.asdict(self.summary)),
+            "subsets": {name: _rounded(dataclasses.asdict(part)) for name, part in self.subsets.items()},
+            "parts": _rounded(self.parts),
+        }
+
+    def to_flat(self) -> dict[str, float]:
+        """Numbers for a log: the summary, the loss, and the error of each subset and part, all unrounded."""
+        numbers = {name: float(value) for name, value in dataclasses.asdict(self.summary).items()}
+        if self.loss is not None:
+            numbers["loss"] = self.loss
+        for name, summary in self.subsets.items():
+            if name != WHOLE:
+                numbers[f"subsets/{name}/nme_pct"] = summary.nme_pct
+        return numbers | {f"parts/{name}/nme_pct": number for name, number in self.parts.items()}
+
+    def write_json(self, path: Path) -> None:
+        """Write `to_json`, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(path, text.encode())
+
+
+def _rounded(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(number, REPORT_DECIMALS) for name, number in numbers.items()}
+
+
+def format_table(report: EvalReport) -> str:
+    """The report as text: a line for each subset, and one for the facial parts."""
+    table = Table()
+    table.add_column("subset")
+    for heading in ("faces", "NME %", "by pupils %", "by box %", "AUC 8 %", "failed 8 %", "p95 %"):
+        table.add_column(heading, justify="right")
+    for name, line in report.subsets.items():
+        errors_pct = (line.nme_pct, line.nme_inter_pupil_pct, line.nme_box_pct)
+        rest = (f"{line.auc_08:.3f}", f"{line.fr_08_pct:.2f}", f"{line.p95_pct:.2f}")
+        table.add_row(name, str(line.num_faces), *(f"{number:.2f}" for number in errors_pct), *rest)
+    text = io.StringIO()
+    console = Console(file=text, width=110, color_system=None)
+    console.print(table)
+    parts = " · ".join(f"{name} {number:.2f}" for name, number in report.parts.items())
+    console.print(f"NME % by part: {parts}", highlight=False)
+    return text.getvalue()
+
+
+def worst_faces_picture(report: EvalReport, columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:
+    """The faces of the largest errors, prediction over truth, the worst first."""
+    return _faces_picture(report.worst, f"worst {len(report.worst)} of {len(report.errors)} faces", columns)
+
+
+def predictions_picture(report: EvalReport, columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:
+    """Faces chosen without regard to their errors, prediction over truth."""
+    return _faces_picture(
+        report.examples, f"{len(report.examples)} of {len(report.errors)} faces, evenly chosen", columns
+    )
+
+
+def _faces_picture(
+    faces: Sequence[FaceExample], title: str, columns: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    tiles = [
+        compare(
+            face.picture_shard,
+            truth=face.truth_shard,
+            prediction=face.prediction_shard,
+            scheme=scheme_named(face.scheme),
+            caption=f"{100 * face.nme:.2f} %   {face.key}",
+        )
+        for face in faces
+    ]
+    legend = {title: TEXT_COLOR, "truth": TRUTH_COLOR, "prediction": PREDICTION_COLOR}
+    return contact_sheet(tiles, columns, legend)
+
+
+def ced_curve_picture(report: EvalReport, up_to: float = 0.10) -> UInt8[np.ndarray, "height width 3"]:
+    """The cumulative error curve of each subset: which share of its faces has at most an error.
+
+    Subsets of subsets, such as `common/helen`, are left to the table.
+
+    Args:
+        report: of one evaluation.
+        up_to: right end of the curves, a fraction of the inter-ocular distance.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            "the curve needs matplotlib; install it with `pip install flm-landmarks[train]`"
+        ) from error
+    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, faces in report.errors.by_subset().items():
+        if "/" not in name:
+            errors, shares = cumulative_error_curve(faces.nme, up_to)
+            label = (
+                f"{name}: NME {100 * faces.nme.mean():.2f} %, AUC {area_under_curve(faces.nme, up_to):.3f}"
+                f" ({len(faces)} faces)"
+            )
+            (line,) = axes.plot(100 * errors, 100 * shares, drawstyle="steps-post", label=label)
+            if name == WHOLE:
+                line.set(linewidth=2.4, color="0.15")
+    axes.set(
+        xlim=(0, 100 * up_to),
+        ylim=(0, 100),
+        xlabel="error, % of the inter-ocular distance",
+        ylabel="faces with at most this error, %",
+    )
+    axes.grid(color="0.88")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, title=f"AUC: area up to {100 * up_to:g} %")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

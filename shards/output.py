@@ -1,0 +1,130 @@
+"""A folder of shards that appears whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from flm.data.manifest import MANIFEST_NAME, Manifest
+from flm.errors import InputError
+from shards.plan import SPLITS
+from shards.workers import signals_deferred
+
+LOCK_NAME = ".convert.lock"
+UNFINISHED_NAME = ".unfinished"
+
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
+
+
+def shard_name(split: str, index: int) -> str:
+    """Name of the tar number `index` of a split."""
+    return f"{split}-{index:06d}.tar"
+
+
+@contextlib.contextmanager
+def replaced_when_done(out: Path) -> Iterator[Path]:
+    """A folder to fill with tars and a manifest, which become those of `out` when the block is through.
+
+    It lies inside `out`, which may be a mount point, so that the last step needs no space and no copy.
+    When the block fails, it is removed, and `out` has what it had before.
+
+    Raises:
+        InputError: `out` cannot be written, is full, is being written by someone else, or has shards that no
+            manifest there lists.
+    """
+    existed = out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _locked(out):
+            stale = _shards_to_replace(out)
+            unfinished = out / UNFINISHED_NAME
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+            unfinished.mkdir()
+            try:
+                yield unfinished
+                with signals_deferred(signal.SIGINT, signal.SIGTERM):
+                    _publish(unfinished, out, stale)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{out}: {_what_to_do(error)}; nothing there was changed") from error
+    finally:
+        if not existed:
+            # Fails, as it should, where the folder was filled.
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    path = out / LOCK_NAME
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{out}: another conversion is writing here; wait for it or choose another --out"
+            ) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _shards_to_replace(out: Path) -> frozenset[str]:
+    """Names of the shards that the manifest of the folder lists."""
+    listed = frozenset[str]()
+    if (out / MANIFEST_NAME).exists():
+        try:
+            manifest = Manifest.read(out)
+        except InputError as error:
+            raise InputError(
+                f"{out}: its {MANIFEST_NAME} is not one of shards, or of another version; "
+                "move it away or choose another --out"
+            ) from error
+        listed = frozenset(shard.name for shards in manifest.splits.values() for shard in shards)
+    present = frozenset(path.name for path in out.iterdir() if SHARD_NAME.fullmatch(path.name))
+    if present - listed:
+        raise InputError(
+            f"{out}: {min(present - listed)} is in no manifest there and might be overwritten; "
+            "move it away or choose another --out"
+        )
+    return present
+
+
+def _publish(unfinished: Path, out: Path, stale: frozenset[str]) -> None:
+    """Put the new shards in place of the old ones.
+
+    The manifest goes first and comes last: a folder without one counts as empty, so no reader ever takes a
+    mixture of old and new for whole.
+    """
+    sync(unfinished)
+    (out / MANIFEST_NAME).unlink(missing_ok=True)
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
+    for path in sorted(unfinished.iterdir()):
+        if path.name != MANIFEST_NAME:
+            path.replace(out / path.name)
+    sync(out)
+    (unfinished / MANIFEST_NAME).replace(out / MANIFEST_NAME)
+    sync(out)
+
+
+def sync(path: Path) -> None:
+    """Return when the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _what_to_do(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free space or choose another --out"
+    return f"cannot be written ({error.strerror}); choose another --out"

@@ -1,0 +1,65 @@
+"""A data set in a folder, wherever it came from."""
+
+import contextlib
+import gzip
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from flm.errors import InputError
+from shards.progress import progress
+
+
+@contextlib.contextmanager
+def unpacked(source: Path, *, beside: Path) -> Iterator[Path]:
+    """The folder of a data set.
+
+    Args:
+        source: the folder, or a tar of it, which is unpacked for as long as the block runs.
+        beside: folder that takes the temporary folder.
+
+    Raises:
+        InputError: there is nothing, it is no whole tar, it reaches outside its folder, or the disk is full.
+    """
+    if source.is_dir():
+        yield source
+        return
+    if not source.exists():
+        raise InputError(f"{source}: not found; --source is the folder of a data set or a .tar.gz of it")
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=beside))
+    except OSError as error:
+        raise InputError(
+            f"{beside}: {source.name} cannot be unpacked here ({error}); choose another --out"
+        ) from error
+    try:
+        _extract(source, folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _extract(source: Path, folder: Path) -> None:
+    try:
+        with (
+            source.open("rb") as file,
+            progress("unpacking", source.stat().st_size, in_bytes=True) as advance,
+        ):
+            position = 0
+            with tarfile.open(fileobj=file, mode="r:*") as tar:
+                for member in tar:
+                    tar.extract(member, folder, filter="data")
+                    advance(file.tell() - position)
+                    position = file.tell()
+    except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise InputError(f"{source}: not a whole, safe tar ({error}); fetch it again") from error
+    except OSError as error:
+        raise InputError(
+            f"{source}: cannot be unpacked into {folder.parent} ({error.strerror}); "
+            "free space there or choose another --out"
+        ) from error

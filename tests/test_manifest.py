@@ -1,0 +1,59 @@
+"""The manifest comes back as it was written, and says what is wrong with one that does not."""
+
+import json
+
+import pytest
+
+from flm.data.manifest import MANIFEST_NAME, Manifest
+from flm.errors import InputError
+
+
+def test_what_is_written_is_read(make_shards, tmp_path):
+    manifest = make_shards(tmp_path, {"train": 10, "validation": 3})
+    assert Manifest.read(tmp_path) == manifest
+    assert manifest.num_samples("train") == 10
+    assert [shard.num_samples for shard in manifest.shards_of("train")] == [8, 2]
+    assert manifest.num_samples("test") == 0
+
+
+def test_the_hash_follows_the_content_not_the_place(make_shards, tmp_path):
+    one = make_shards(tmp_path / "a", {"train": 10})
+    same = make_shards(tmp_path / "b", {"train": 10})
+    other = make_shards(tmp_path / "c", {"train": 11})
+    assert one.content_hash() == same.content_hash() != other.content_hash()
+
+
+def test_a_split_that_is_missing_or_empty_is_named(make_shards, tmp_path):
+    manifest = make_shards(tmp_path, {"train": 3, "test": 0})
+    with pytest.raises(InputError, match="no split 'validation'; they have train, test"):
+        manifest.shards_of("validation")
+    with pytest.raises(InputError, match="'test' of the shards is empty"):
+        manifest.shards_of("test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there are no shards here"),
+        ("{", "not a manifest"),
+        ("[]", "not a manifest"),
+        ('{"schema_version": 99}', "schema version 99, this flm reads 1; update"),
+        ('{"schema_version": 1, "splits": {}}', "not a manifest"),
+        ('{"schema_version": 1, "splits": {"train": [{"name": "x"}]}}', "not a manifest"),
+    ],
+)
+def test_a_bad_manifest_is_told_in_one_line(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / MANIFEST_NAME).write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        Manifest.read(tmp_path)
+    assert str(tmp_path / MANIFEST_NAME) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_field_is_refused(make_shards, tmp_path):
+    make_shards(tmp_path, {"train": 3})
+    fields = json.loads((tmp_path / MANIFEST_NAME).read_text())
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({**fields, "surprise": 1}))
+    with pytest.raises(InputError, match="surprise"):
+        Manifest.read(tmp_path)
