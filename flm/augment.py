@@ -275,7 +275,7 @@ def _change_tone(images: Images, config: AugmentConfig, draws: _Draws) -> Images
 def _compress(images: Images, config: AugmentConfig, draws: _Draws) -> Images:
     quality = config.jpeg_quality_min + (95 - config.jpeg_quality_min) * draws["quality"]
     # Kornia looks at the quality before it moves it to the device, so it stays on the CPU.
-    return jpeg_codec_differentiable(images, torch.from_numpy(quality).float()).clamp_(0, 1)
+    return jpeg_codec_differentiable(images, torch.from_numpy(quality).float())
 
 
 def _occlude(images: Images, config: AugmentConfig, draws: _Draws) -> Images:

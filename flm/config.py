@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flm.augment import AugmentConfig
-from flm.checkpoint import flat_fields, to_fields
 from flm.data.loader import CropShape, LoaderConfig
 from flm.errors import InputError
+from flm.fields import flat_fields, to_fields
 from flm.model.losses import LossConfig, check_loss_fits_head
 from flm.model.network import ModelConfig
 from flm.optimization import OptimizerConfig

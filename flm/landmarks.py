@@ -3,7 +3,7 @@
 Left and right are the person's own, so the right eye stands on the left of the picture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -47,6 +47,10 @@ class LandmarkScheme:
             raise ValueError(f"{self.name}: the mirror permutation applied twice is not the identity")
         if sorted(i for part in self.parts.values() for i in part) != points:
             raise ValueError(f"{self.name}: the parts do not cover each of {self.num_points} points once")
+
+    def __reduce__(self) -> tuple[Callable[[str], "LandmarkScheme"], tuple[str]]:
+        """A scheme travels between processes as its name."""
+        return scheme_named, (self.name,)
 
 
 def _span(first: int, last: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import UInt8
 
-from flm.checkpoint import read_json, to_fields, write_json
+from flm.checkpoint import read_json, write_json
+from flm.fields import to_fields
 
 LOG_NAME = "log.jsonl"
 TRACKER_NAME = "tracker.json"
@@ -144,7 +146,7 @@ class RunLog:
         self.accelerator = accelerator
         self.steps = steps
         self.path = run / LOG_NAME
-        self._wandb = None
+        self._wandb: Any = None
         if not accelerator.is_main_process:
             return
         _keep_lines_until(self.path, first_step)
@@ -226,11 +228,9 @@ class RunLog:
 
 def _wandb_options(run: Path, name: str) -> dict[str, Any]:
     """One id for all starts of a run, so that going on continues its curves."""
-    import wandb
-
     path = run / TRACKER_NAME
     if not path.exists():
-        write_json(path, {"wandb_id": wandb.util.generate_id()})
+        write_json(path, {"wandb_id": secrets.token_hex(4)})
     options: dict[str, Any] = {
         "name": name,
         "id": read_json(path)["wandb_id"],

@@ -84,6 +84,11 @@ def convert(data_set: DataSet, out: Path, options: ConvertOptions) -> Manifest:
     splits = plan_splits(data_set.faces, seed=options.seed, validation_share=options.validation_share)
     if not splits["train"]:
         raise InputError(f"{data_set.source}: no face to train on; check the source and --validation-share")
+    schemes = sorted({face.scheme for face in data_set.faces})
+    if len(schemes) > 1:
+        raise InputError(
+            f"{data_set.source}: faces of {' and '.join(schemes)}; convert each scheme by itself"
+        )
     ordered = [sample for samples in splits.values() for sample in samples]
     with (
         replaced_when_done(out) as unfinished,
@@ -199,11 +204,6 @@ def _manifest(
     entries: Mapping[str, tuple[ShardEntry, ...]],
     options: ConvertOptions,
 ) -> Manifest:
-    schemes = sorted({face.scheme for face in data_set.faces})
-    if len(schemes) > 1:
-        raise InputError(
-            f"{data_set.source}: faces of {' and '.join(schemes)}; convert each scheme by itself"
-        )
     straddling = num_straddling_groups(data_set.faces)
     rule = (
         f"{data_set.split_rule}; validation: {options.validation_share:g} of train in whole photos by seeded "
@@ -212,7 +212,7 @@ def _manifest(
     if straddling:
         rule += f"; {straddling} photos have faces in both train and test, as the source has them"
     return Manifest(
-        scheme=schemes[0],
+        scheme=data_set.faces[0].scheme,
         crop_size_px=options.crop_size_px,
         crop_margin=options.crop_margin,
         source=data_set.source,

@@ -312,12 +312,25 @@ def test_the_same_seed_and_step_give_the_same_and_others_do_not() -> None:
 
 def test_the_noise_of_other_steps_and_rows_is_other_noise() -> None:
     config = AugmentConfig(noise_probability=1.0, noise_std=0.1)
-    batch = make_batch(plain_colour(12, 64, (0.5, 0.5, 0.5)))
-    noise = augment(batch, config, size_px=64, seed=0).images - 0.5
-    other = augment(dataclasses.replace(batch, step=1), config, size_px=64, seed=0).images - 0.5
-    everything = torch.cat([noise, other]).flatten(1)
-    correlation = torch.corrcoef(everything) - torch.eye(24)
-    assert correlation.abs().max() < 0.1
+    batch = make_batch(plain_colour(8, 96, (0.5, 0.5, 0.5)))
+
+    def noise(step: int, seed: int) -> Tensor:
+        noisy = augment(dataclasses.replace(batch, step=step), config, size_px=96, seed=seed).images
+        return noisy - crop_plainly(batch, size_px=96).images
+
+    first, others = noise(0, 0), [noise(1, 0), noise(0, 1)]
+    assert (torch.corrcoef(first.flatten(1)) - torch.eye(8)).abs().max() < 0.1
+
+    def best_overlap(other: Tensor) -> float:
+        """The correlation of two rows where one is shifted to fit the other best."""
+        a, b = (torch.fft.fft2(rows[:, 0], s=(192, 192)) for rows in (first, other))
+        shifted = torch.fft.ifft2(a[:, None] * b[None].conj()).real.amax((2, 3))
+        norms = first[:, None, 0].norm(dim=(2, 3)) * other[None, :, 0].norm(dim=(2, 3))
+        return float((shifted / norms)[~torch.eye(8, dtype=torch.bool)].max())
+
+    # Rows of one step take their windows from one field, so they do overlap; other steps have other fields.
+    assert best_overlap(first) > 0.3
+    assert max(best_overlap(other) for other in others) < 0.15
 
 
 def test_no_strength_is_the_plain_crop_exactly() -> None:
@@ -443,7 +456,8 @@ def test_blur_widens_a_dot_by_its_sigma() -> None:
     profile = out[:, 1].sum(1)
     assert profile.sum(1) == pytest.approx(1, abs=1e-4)
     sigma = np.sqrt((profile * along**2).sum(1))
-    assert sigma.min() == pytest.approx(0.4, abs=0.1)
+    # A Gaussian of 0.4 px sampled at whole pixels has a spread of 0.28.
+    assert sigma.min() == pytest.approx(0.28, abs=0.03)
     assert sigma.max() == pytest.approx(2, abs=0.05)
 
 
@@ -466,7 +480,7 @@ def test_stronger_jpeg_does_more_harm() -> None:
         config = AugmentConfig(jpeg_probability=1.0, jpeg_quality_min=quality_min)
         return float((augment(batch, config, size_px=80, seed=0).images - plain).square().mean().sqrt())
 
-    assert 0.001 < harm(95) < 0.5 * harm(1) < 0.05
+    assert 0.001 < harm(95.0) < 0.5 * harm(1.0) < 0.05
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.3, 0.3), (0.1, 0.4)])

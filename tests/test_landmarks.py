@@ -1,6 +1,7 @@
 """The scheme agrees with itself and with the shape of a face."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -44,3 +45,7 @@ def test_schemes_are_found_by_name():
     assert scheme_named("ibug-68") is IBUG_68
     with pytest.raises(InputError, match="'x' is unknown; known: ibug-68"):
         scheme_named("x")
+
+
+def test_a_scheme_travels_as_its_name():
+    assert pickle.loads(pickle.dumps(IBUG_68)) is IBUG_68

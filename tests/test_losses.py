@@ -79,7 +79,7 @@ def test_adaptive_wing_is_smooth_where_its_pieces_meet(level: float) -> None:
     target = torch.full((2,), level, dtype=torch.float64)
     predicted = (target + torch.tensor([0.5 - 1e-7, 0.5 + 1e-7])).requires_grad_()
     below, above = adaptive_wing(predicted, target, config)
-    assert float(below) == pytest.approx(float(above), abs=1e-4)
+    assert below.item() == pytest.approx(above.item(), abs=1e-4)
     (below + above).backward()
     assert predicted.grad is not None
     assert float(predicted.grad[0]) == pytest.approx(float(predicted.grad[1]), rel=1e-4)
@@ -170,7 +170,7 @@ def test_rows_that_do_not_count_add_nothing(kind: LossKind) -> None:
 def test_a_batch_without_rows_that_count_has_no_loss(kind: LossKind) -> None:
     logits, target, valid = random_case()
     losses = landmark_loss(output_of(logits), target * torch.nan, ~valid, LossConfig(kind=kind))
-    assert all(float(value) == 0 for value in losses.values())
+    assert all(value.item() == 0 for value in losses.values())
     losses["total"].backward()
     assert logits.grad is not None
     assert not logits.grad.any()

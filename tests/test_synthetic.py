@@ -37,7 +37,7 @@ def plain_heads():
 def paint_plain(head: PosedHead, index: int) -> np.ndarray:
     rng = np.random.default_rng(index)
     light = dataclasses.replace(draw_light(rng), ambient=np.full(3, 0.5, np.float32))
-    complexion = draw_complexion(rng, smile=0, raised_brows=0)
+    complexion = draw_complexion(rng, smile=0.0, raised_brows=0.0)
     complexion = dataclasses.replace(complexion, tone=np.array([0.85, 0.66, 0.55], np.float32))
     bare = np.zeros((256, 256), np.float32)
     style = dataclasses.replace(draw_hair(rng, complexion), alpha=bare, beard=None, volume=0.0)
@@ -160,9 +160,9 @@ def test_yaw_reaches_45_degrees_either_way():
 
 def test_a_positive_yaw_looks_to_the_right_and_a_positive_pitch_down():
     nose = np.array([0.0, 0.0, 1.0])
-    assert (rotation_matrix(30, 0, 0) @ nose)[0] > 0.4
-    assert (rotation_matrix(0, 20, 0) @ nose)[1] > 0.3
-    assert (rotation_matrix(0, 0, 20) @ [1.0, 0.0, 0.0])[1] > 0.3
+    assert (rotation_matrix(30.0, 0.0, 0.0) @ nose)[0] > 0.4
+    assert (rotation_matrix(0.0, 20.0, 0.0) @ nose)[1] > 0.3
+    assert (rotation_matrix(0.0, 0.0, 20.0) @ [1.0, 0.0, 0.0])[1] > 0.3
 
 
 def test_the_mean_shape_is_its_own_mirror_image():

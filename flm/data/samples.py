@@ -7,7 +7,7 @@ face, and `KEY.json`, everything else. The JSON's keys are the fields of `Sample
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np

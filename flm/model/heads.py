@@ -42,6 +42,11 @@ def cell_centers(num_cells: int, margin_cells: int, device: torch.device) -> Flo
     return (cells + 0.5) / num_cells
 
 
+def _without_autocast(tensor: Tensor) -> torch.autocast:
+    # Eight bits of a bfloat16 would round coordinates to a quarter of a pixel.
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def soft_argmax(
     logits: Float32[Tensor, "batch points cells cells"], centers_unit: Float32[Tensor, " cells"]
 ) -> tuple[Float32[Tensor, "batch points 2"], Float32[Tensor, "batch points 2 2"]]:
@@ -56,22 +61,18 @@ def soft_argmax(
 
     Source: Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018, eq. 4.
     """
-    mass = logits.flatten(2).softmax(dim=2).view_as(logits)
-    mass_x, mass_y = mass.sum(dim=2), mass.sum(dim=3)
-    mean_x, mean_y = mass_x @ centers_unit, mass_y @ centers_unit
-    # Moments about the mean: the difference of large moments about the origin would lose half the digits.
-    offset_x, offset_y = centers_unit - mean_x[..., None], centers_unit - mean_y[..., None]
-    cell_variance = (centers_unit[1] - centers_unit[0]) ** 2 / 12
-    variance_x = (mass_x * offset_x**2).sum(dim=2) + cell_variance
-    variance_y = (mass_y * offset_y**2).sum(dim=2) + cell_variance
-    shared = (offset_y * (mass @ offset_x[..., None]).squeeze(3)).sum(dim=2)
+    with _without_autocast(logits):
+        mass = logits.flatten(2).softmax(dim=2).view_as(logits)
+        mass_x, mass_y = mass.sum(dim=2), mass.sum(dim=3)
+        mean_x, mean_y = mass_x @ centers_unit, mass_y @ centers_unit
+        # Moments about the mean: the difference of large moments about the origin would lose half the digits.
+        offset_x, offset_y = centers_unit - mean_x[..., None], centers_unit - mean_y[..., None]
+        cell_variance = (centers_unit[1] - centers_unit[0]) ** 2 / 12
+        variance_x = (mass_x * offset_x**2).sum(dim=2) + cell_variance
+        variance_y = (mass_y * offset_y**2).sum(dim=2) + cell_variance
+        shared = (offset_y * (mass @ offset_x[..., None]).squeeze(3)).sum(dim=2)
     rows = [torch.stack([variance_x, shared], dim=2), torch.stack([shared, variance_y], dim=2)]
     return torch.stack([mean_x, mean_y], dim=2), torch.stack(rows, dim=2)
-
-
-def _without_autocast(tensor: Tensor) -> torch.autocast:
-    # Eight bits of a bfloat16 would round coordinates to a quarter of a pixel.
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class RegressionHead(nn.Module):
@@ -141,8 +142,8 @@ class HeatmapHead(nn.Module):
         refined = self.refine(F.pad(fused.relu(), [MARGIN_CELLS] * 4))
         with _without_autocast(refined):
             logits = self.maps(refined.float())
-            centers_unit = cell_centers(num_cells, MARGIN_CELLS, logits.device)
-            landmarks_unit, covariance_unit = soft_argmax(logits, centers_unit)
+        centers_unit = cell_centers(num_cells, MARGIN_CELLS, logits.device)
+        landmarks_unit, covariance_unit = soft_argmax(logits, centers_unit)
         return NetworkOutput(
             landmarks_unit=landmarks_unit,
             covariance_unit=covariance_unit,

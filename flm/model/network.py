@@ -57,7 +57,7 @@ class ModelConfig:
     color: Literal["rgb", "grey"] = "rgb"
     """What the backbone sees; grey is made inside the network, so the input is RGB either way."""
     pretrained: bool = False
-    """Start from ImageNet weights of timm's hub."""
+    """Start from ImageNet weights of timm's hub, unless --model.weights names a file."""
     weights: Path | None = None
     """Start from the backbone weights in this file (.safetensors or .pth), instead of the hub."""
     heatmap_stride: Literal[4, 8] = 8
@@ -78,8 +78,6 @@ class ModelConfig:
             raise ValueError(f"--model.dropout {self.dropout} is not in [0, 1)")
         if self.head_channels < 1:
             raise ValueError(f"--model.head-channels {self.head_channels} is not positive")
-        if self.pretrained and self.weights is not None:
-            raise ValueError(f"--model.pretrained and --model.weights {self.weights}: give one of them")
         if self.pretrained and self.backbone.startswith("xception_compact"):
             raise ValueError(f"--model.pretrained: there are no ImageNet weights of {self.backbone}")
 

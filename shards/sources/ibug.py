@@ -88,15 +88,14 @@ def read_ibug(
 
 def _find_archive(source: Path) -> Path:
     candidates = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
-    for folder in candidates:
-        if any((folder / name).is_file() for name in LABELS.values()):
-            absent = [name for name in LABELS.values() if not (folder / name).is_file()]
-            if absent:
-                raise InputError(f"{folder / absent[0]}: missing; the archive has both labels files")
-            return folder
-    raise InputError(
-        f"{source}: no {LABELS['train']} here or one folder below; --source is the iBUG archive or its folder"
-    )
+    num_labels = {folder: sum((folder / name).is_file() for name in LABELS.values()) for folder in candidates}
+    folder = max(candidates, key=lambda folder: num_labels[folder])
+    if num_labels[folder] == 0:
+        raise InputError(
+            f"{source}: no {LABELS['train']} here or one folder below; --source is the iBUG archive or the "
+            "folder that holds it"
+        )
+    return folder
 
 
 def _refuse_repeated(entries: Sequence[tuple[str, LabelledFace]]) -> None:

@@ -1,8 +1,9 @@
 """The XML of dlib's imglab tool: pictures, their boxes, the parts of each box."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
@@ -19,8 +20,9 @@ MIRROR_SUFFIX = "_mirror"
 class LabelledFace:
     """A box of a labels file with its parts."""
 
-    location: str
-    """File and line of the box, such as `labels.xml:812`."""
+    labels: Path
+    element: int
+    """Number of the box among all elements of the file; its line is looked up when an error names it."""
     file: str
     """The picture, relative to the labels file."""
     box: FaceBox
@@ -28,6 +30,11 @@ class LabelledFace:
     """As they stand, in imglab's files whole pixels."""
     shares_picture: bool
     """The picture has more than this box."""
+
+    @property
+    def location(self) -> str:
+        """File and line of the box, such as `labels.xml:812`."""
+        return _location(self.labels, self.element)
 
     @property
     def stem(self) -> str:
@@ -50,109 +57,108 @@ def read_labels(path: Path, scheme: LandmarkScheme) -> list[LabelledFace]:
     Raises:
         InputError: it is not such an XML, or a box or part is malformed; names the line.
     """
-    reader = _LabelsReader(path, scheme)
+    faces: list[LabelledFace] = []
+    num_elements, image_element = 0, 0
     try:
         with path.open("rb") as file:
-            reader.parser.ParseFile(file)
+            for event, element in ElementTree.iterparse(file, events=("start", "end")):
+                if event == "start":
+                    if num_elements == 0 and element.tag != "dataset":
+                        raise _error(path, 0, f"<{element.tag}> is the outermost element, expected <dataset>")
+                    image_element = num_elements if element.tag == "image" else image_element
+                    num_elements += 1
+                elif element.tag == "image":
+                    faces.extend(_faces_of(path, element, image_element, scheme))
+                    element.clear()
     except FileNotFoundError as error:
-        raise InputError(f"{path}: the file is missing") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except expat.ExpatError as error:
+        raise InputError(f"{path}: the file is missing; fetch the archive again") from error
+    except (OSError, LookupError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); fetch the archive again") from error
+    except ElementTree.ParseError as error:
+        reason = expat.ErrorString(error.code)
         raise InputError(
-            f"{path}:{error.lineno}: not well-formed XML ({expat.errors.messages[error.code]}); "
-            "fix the file or fetch it again"
+            f"{path}:{error.position[0]}: not well-formed XML ({reason}); fix the file or fetch it again"
         ) from error
-    return reader.faces
+    return faces
 
 
-class _LabelsReader:
-    """Event by event, since only the running parser knows the line."""
-
-    def __init__(self, path: Path, scheme: LandmarkScheme) -> None:
-        self.faces: list[LabelledFace] = []
-        self.parser = expat.ParserCreate()
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self._path = path
-        self._scheme = scheme
-        self._index_of_name = {f"{index:02d}": index for index in range(scheme.num_points)}
-        self._depth = 0
-        self._file = ""
-        self._boxes: list[tuple[str, FaceBox, dict[int, tuple[float, float]]]] = []
-
-    def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if self._depth == 0 and tag != "dataset":
-            raise self._error(f"the outermost element is <{tag}>, expected <dataset>; is this imglab's XML?")
-        self._depth += 1
-        if tag == "image":
-            self._file = self._attribute(attributes, "file", tag)
-            self._boxes = []
-        elif tag == "box":
-            self._boxes.append((self._location, self._box(attributes), {}))
-        elif tag == "part":
-            self._add_part(attributes)
-
-    def _end(self, tag: str) -> None:
-        self._depth -= 1
-        if tag == "box":
-            location, _, parts = self._boxes[-1]
-            if len(parts) != self._scheme.num_points:
-                raise InputError(
-                    f"{location}: box of {self._file} has {len(parts)} points, expected "
-                    f"{self._scheme.num_points} ({self._scheme.name}); fix or remove it"
-                )
-        elif tag == "image":
-            self.faces.extend(
-                LabelledFace(
-                    location=location,
-                    file=self._file,
-                    box=box,
-                    landmarks_image=np.array([parts[index] for index in sorted(parts)], dtype=np.float64),
-                    shares_picture=len(self._boxes) > 1,
-                )
-                for location, box, parts in self._boxes
+def _faces_of(
+    path: Path, image: ElementTree.Element, image_element: int, scheme: LandmarkScheme
+) -> Iterator[LabelledFace]:
+    file = image.get("file")
+    if not file:
+        raise _error(path, image_element, "an <image> has no file; fix or remove it")
+    elements = list(image.iter())
+    shares_picture = sum(element.tag == "box" for element in elements) > 1
+    for offset, element in enumerate(elements):
+        if element.tag == "box":
+            number = image_element + offset
+            yield LabelledFace(
+                labels=path,
+                element=number,
+                file=file,
+                box=_box_of(path, element, number, file),
+                landmarks_image=_landmarks_of(path, element, number, file, scheme),
+                shares_picture=shares_picture,
             )
 
-    def _box(self, attributes: Mapping[str, str]) -> FaceBox:
-        sides = {name: self._number(attributes, name, "box") for name in ("left", "top", "width", "height")}
-        if sides["width"] <= 0 or sides["height"] <= 0:
-            raise self._error(
-                f"box of {self._file} is {sides['width']:g} by {sides['height']:g} px; fix or remove it"
+
+def _box_of(path: Path, box: ElementTree.Element, number: int, file: str) -> FaceBox:
+    texts = {name: box.get(name) for name in ("left", "top", "width", "height")}
+    try:
+        return FaceBox(**{name: float(text or "nothing") for name, text in texts.items()})
+    except ValueError as error:
+        told = ", ".join(f"{name} {text}" for name, text in texts.items())
+        raise _error(
+            path, number, f"box of {file} has {told}, expected numbers, the sides above 0; fix or remove it"
+        ) from error
+
+
+def _landmarks_of(
+    path: Path, box: ElementTree.Element, number: int, file: str, scheme: LandmarkScheme
+) -> Float[np.ndarray, "points 2"]:
+    index_of_name = {f"{index:02d}": index for index in range(scheme.num_points)}
+    landmarks = np.full((scheme.num_points, 2), np.nan)
+    seen = set[str]()
+    for offset, part in enumerate(box.iter()):
+        if part.tag != "part":
+            continue
+        name, x, y = part.get("name", ""), part.get("x"), part.get("y")
+        if name in seen:
+            raise _error(path, number + offset, f"box of {file} has part {name!r} twice; fix or remove it")
+        if name not in index_of_name:
+            known = f"00 to {scheme.num_points - 1:02d} ({scheme.name})"
+            raise _error(
+                path, number + offset, f"part {name!r} of {file}, expected {known}; fix or remove it"
             )
-        return FaceBox(**sides)
-
-    def _add_part(self, attributes: Mapping[str, str]) -> None:
-        if not self._boxes:
-            raise self._error("a <part> stands outside a <box>; fix or remove it")
-        name = self._attribute(attributes, "name", "part")
-        if name not in self._index_of_name:
-            last = f"{self._scheme.num_points - 1:02d}"
-            raise self._error(f"part {name!r} of {self._file}, expected 00 to {last}; fix or remove the box")
-        parts = self._boxes[-1][2]
-        index = self._index_of_name[name]
-        if index in parts:
-            raise self._error(f"box of {self._file} has part {name!r} twice; fix or remove it")
-        parts[index] = (self._number(attributes, "x", "part"), self._number(attributes, "y", "part"))
-
-    def _number(self, attributes: Mapping[str, str], name: str, tag: str) -> float:
-        text = self._attribute(attributes, name, tag)
         try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not np.isfinite(number):
-            raise self._error(f"{name}={text!r} in a <{tag}> of {self._file}, expected a number; fix it")
-        return number
+            landmarks[index_of_name[name]] = float(x or "nothing"), float(y or "nothing")
+        except ValueError as error:
+            raise _error(
+                path, number + offset, f"part {name!r} of {file} is at ({x}, {y}), expected numbers; fix it"
+            ) from error
+        seen.add(name)
+    if len(seen) != scheme.num_points:
+        raise _error(
+            path,
+            number,
+            f"box of {file} has {len(seen)} points, expected {scheme.num_points} ({scheme.name}); "
+            "fix or remove it",
+        )
+    return landmarks
 
-    def _attribute(self, attributes: Mapping[str, str], name: str, tag: str) -> str:
-        if name not in attributes:
-            raise self._error(f"a <{tag}> of {self._file or 'the file'} has no {name}; fix or remove it")
-        return attributes[name]
 
-    @property
-    def _location(self) -> str:
-        return f"{self._path}:{self.parser.CurrentLineNumber}"
+def _error(path: Path, element: int, message: str) -> InputError:
+    return InputError(f"{_location(path, element)}: {message}")
 
-    def _error(self, message: str) -> InputError:
-        return InputError(f"{self._location}: {message}")
+
+def _location(path: Path, element: int) -> str:
+    """Where an element begins. A second reading, since the fast parser does not keep lines."""
+    lines: list[int] = []
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda *_: lines.append(parser.CurrentLineNumber)
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError:
+        pass  # Broken further on; the element stands before that.
+    return f"{path}:{lines[element]}"

@@ -54,7 +54,8 @@ def annotations(*, num_faces: int, seed: int, picture_size_px: int = 256) -> Ite
         raise InputError(f"seed is {seed}, expected 0 or more; choose another")
     if picture_size_px < MIN_PICTURE_SIZE_PX:
         raise InputError(
-            f"picture_size_px is {picture_size_px}, expected at least {MIN_PICTURE_SIZE_PX}; ask for larger pictures"
+            f"picture_size_px is {picture_size_px}, expected at least {MIN_PICTURE_SIZE_PX}; "
+            "ask for larger pictures"
         )
     return (_annotation(seed, index, picture_size_px) for index in range(num_faces))
 

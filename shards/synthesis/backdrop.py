@@ -94,12 +94,12 @@ def _bystander(rng: np.random.Generator, canvas: np.ndarray, center: list[int]) 
         axes = (max(1, round(half_width * size)), max(1, round(half_height * size)))
         cv2.ellipse(canvas, place, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
 
-    oval(0, 2.3, 1.8, 1.2, _color(rng).tolist())
-    oval(0, -0.2, 1.0, 1.25, dark)
-    oval(0, 0.1, 0.85, 1.1, skin.clip(0, 255).tolist())
+    oval(0.0, 2.3, 1.8, 1.2, _color(rng).tolist())
+    oval(0.0, -0.2, 1.0, 1.25, dark)
+    oval(0.0, 0.1, 0.85, 1.1, skin.clip(0, 255).tolist())
     for side in (-1, 1):
         oval(side * 0.35, -0.1, 0.16, 0.08, dark)
-    oval(0, 0.65, 0.3, 0.08, (skin * [0.7, 0.4, 0.4]).clip(0, 255).tolist())
+    oval(0.0, 0.65, 0.3, 0.08, (skin * [0.7, 0.4, 0.4]).clip(0, 255).tolist())
 
 
 def draw_backdrop(rng: np.random.Generator, size_px: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -32,7 +32,7 @@ def fill_textured(
     grain: UInt8[np.ndarray, "rows columns"],
     strength: float,
 ) -> None:
-    """Fill a polygon with a colour (0 … 1) that varies with a grey texture as large as the picture, in place."""
+    """Fill a polygon with a colour (0 … 1) that varies with a grey texture of the size of the picture."""
     height, width = picture.shape[:2]
     fill(picture, points, to_color(color))
     left, top = np.clip(np.floor(points.min(0)).astype(int), 0, [width, height])
@@ -53,7 +53,9 @@ def hull(points: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "hull 2"]:
     return cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
 
 
-def ellipsoid(center: Sequence[float], radii: Sequence[float]) -> Float[np.ndarray, "points 3"]:
+def ellipsoid(
+    center: tuple[float, float, float], radii: tuple[float, float, float]
+) -> Float[np.ndarray, "points 3"]:
     """Points all over an ellipsoid of the head frame; the hull of their projection is its outline."""
     around, up = np.meshgrid(np.linspace(0, 2 * np.pi, 16, endpoint=False), np.linspace(-1.4, 1.4, 9))
     unit = np.stack([np.cos(up) * np.cos(around), np.sin(up), np.cos(up) * np.sin(around)], axis=-1).reshape(
@@ -74,7 +76,7 @@ def paint_back_of_head(
     shade = light.shade(np.array([[0, -0.2, 0.6]], np.float32))[0]
     width = np.abs(head.shape.controls[[0, 16], 0]).mean()
     volume = style.volume
-    skull = ellipsoid((0, -0.33, -0.85), (width + volume, 0.86 + volume, 0.95 + volume))
+    skull = ellipsoid((0.0, -0.33, -0.85), (width + volume, 0.86 + volume, 0.95 + volume))
     if style.bald:
         fill(picture, hull(head.view.project(skull)), to_color(complexion.tone * shade))
         return
@@ -152,10 +154,11 @@ def _paint_neck(
     cv2.warpPerspective(texture, to_picture, size, picture, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
 
 
-# Outline of an ear and its hollow: (towards the back, downwards), inter-ocular distances from where it meets the cheek.
+# Outline of an ear and its hollow: (towards the back, downwards) from where it meets the cheek, in
+# inter-ocular distances.
 _EAR = np.array([
-    (-0.02, 0.02), (0.00, -0.14), (0.07, -0.25), (0.17, -0.28), (0.25, -0.21), (0.27, -0.08), (0.23, 0.06), (0.17, 0.17),
-    (0.12, 0.27), (0.05, 0.31), (-0.01, 0.25), (-0.03, 0.12),
+    (-0.02, 0.02), (0.00, -0.14), (0.07, -0.25), (0.17, -0.28), (0.25, -0.21), (0.27, -0.08), (0.23, 0.06),
+    (0.17, 0.17), (0.12, 0.27), (0.05, 0.31), (-0.01, 0.25), (-0.03, 0.12),
 ])  # fmt: skip
 _EAR_HOLLOW = np.array(
     [(0.03, 0.04), (0.06, -0.14), (0.15, -0.19), (0.20, -0.10), (0.16, 0.04), (0.09, 0.13), (0.04, 0.13)]

@@ -92,8 +92,7 @@ def paint_openings(
 ) -> None:
     """Put eyeballs and the inside of the mouth where the skin is open, in place.
 
-    Args:
-        face: the lit head as rasterised; its top left pixel is the raster's.
+    `face` is the lit head as rasterised, so its top left pixel is the raster's.
     """
     origin = np.array([raster.left, raster.top], dtype=np.float64)
     landmarks = head.landmarks_image - origin
@@ -185,7 +184,7 @@ def _mouth(
 
     def band(top: float, bottom: float) -> UInt8[np.ndarray, "height width"]:
         mask = np.zeros(shape, np.uint8)
-        edges = np.concatenate([arc + [0, top, 0], (arc + [0, bottom, 0])[::-1]])
+        edges = np.concatenate([np.add(arc, [0, top, 0]), np.add(arc, [0, bottom, 0])[::-1]])
         draw_polygon(mask, view.project(edges) - corner)
         return mask
 

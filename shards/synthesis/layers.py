@@ -143,11 +143,11 @@ def _lines() -> dict[str, np.ndarray]:
     lid = points[[36, 37, 38, 39]]
     outer, inner = smooth_curve(points[48:60], closed=True), smooth_curve(points[60:68], closed=True)
     center = points[[51, 57]].mean(0)
-    wing = np.concatenate([points[[36]] + [-3.5, -1.5], lid])
+    wing = np.concatenate([np.add(points[[36]], [-3.5, -1.5]), lid])
     lip_line = points[[60, 61, 62, 63, 64]] / 2 + points[[60, 67, 66, 65, 64]] / 2
-    freckles = np.clip(_noise(0.7, 0.7, 2) - 1.5, 0, 1) * _Canvas().blob(_on_face((-0.35, 0.35))[0], 26).done(
-        8
-    )
+    freckles = np.clip(_noise(0.7, 0.7, 2) - 1.5, 0, 1) * _Canvas().blob(
+        _on_face((-0.35, 0.35))[0], 26.0
+    ).done(8.0)
     wrinkles = _Canvas(mirrored=False)
     for y in (-0.42, -0.53, -0.65):
         wrinkles.stroke(
@@ -159,12 +159,14 @@ def _lines() -> dict[str, np.ndarray]:
     return {
         "lips": _Canvas(mirrored=False).fill(outer).fill(inner, 200).done(0.6),
         "lip_line": _Canvas(mirrored=False).stroke(lip_line, 1.2).done(0.5),
-        "lip_shine": _Canvas(mirrored=False).blob(center + [0, 5.5], 3.0).done(2.2),
+        "lip_shine": _Canvas(mirrored=False).blob(np.add(center, [0, 5.5]), 3.0).done(2.2),
         "brow_thin": _brow(2.6, 1.0),
         "brow_thick": _brow(5.0, 2.2),
         "upper_lash": _Canvas().stroke(lid, 1.25).done(0.45),
         "lower_lash": _Canvas().stroke(points[[36, 41, 40, 39]], 0.8).done(0.4),
-        "crease": _Canvas().stroke(lid + [[-1, -3.0], [0, -4.2], [0, -4.2], [0.5, -3.2]], 1.0).done(0.8),
+        "crease": _Canvas()
+        .stroke(np.add(lid, [[-1, -3.0], [0, -4.2], [0, -4.2], [0.5, -3.2]]), 1.0)
+        .done(0.8),
         "liner": _Canvas().stroke(wing, 1.8).done(0.4),
         "nostrils": nostrils.done(0.7),
         "folds": _Canvas().stroke(_on_face((-0.19, 0.42), (-0.235, 0.48), (-0.20, 0.545)), 1.2).done(1.0),
@@ -193,24 +195,24 @@ def _softs() -> dict[str, np.ndarray]:
         z, [-0.9, -0.8, -0.65, -0.46, -0.29, -0.22], [0.5, 0.76, 0.95, 1.10, 1.22, 1.29]
     )
     return {
-        "socket": _Canvas().fill(np.concatenate([lid, brow + [0, 3]])).done(3.5)
-        + 0.8 * _Canvas().blob(_on_face((-0.15, 0.0))[0], 3.5).done(3),
-        "eyeshadow": _Canvas().fill(np.concatenate([lid, (lid + [0, -5])[::-1]])).done(1.8),
+        "socket": _Canvas().fill(np.concatenate([lid, np.add(brow, [0, 3])])).done(3.5)
+        + 0.8 * _Canvas().blob(_on_face((-0.15, 0.0))[0], 3.5).done(3.0),
+        "eyeshadow": _Canvas().fill(np.concatenate([lid, np.add(lid, [0, -5])[::-1]])).done(1.8),
         "bags": _Canvas()
-        .stroke(points[[36, 41, 40, 39]] + [[0, 3], [0, 4.5], [0, 5], [0, 3.5]], 3)
+        .stroke(points[[36, 41, 40, 39]] + [[0, 3], [0, 4.5], [0, 5], [0, 3.5]], 3.0)
         .done(2.0),
-        "blush": _Canvas().blob(_on_face((-0.45, 0.42))[0], 11).done(8),
-        "nose_side": _Canvas().stroke(_on_face((-0.12, 0.1), (-0.14, 0.3), (-0.19, 0.42)), 4).done(3),
-        "under_nose": _Canvas(mirrored=False).stroke(points[31:36] + [0, 1.5], 3).done(2),
+        "blush": _Canvas().blob(_on_face((-0.45, 0.42))[0], 11.0).done(8.0),
+        "nose_side": _Canvas().stroke(_on_face((-0.12, 0.1), (-0.14, 0.3), (-0.19, 0.42)), 4.0).done(3.0),
+        "under_nose": _Canvas(mirrored=False).stroke(np.add(points[31:36], [0, 1.5]), 3.0).done(2.0),
         "under_lip": _Canvas(mirrored=False).stroke(points[[58, 57, 56]] + [0, 3.5], 3.0).done(2.2),
         "mouth_corners": _Canvas().blob(points[48] + [-0.8, 0.5], 1.8).done(1.4),
         "under_jaw": cv2.GaussianBlur(below.astype(np.float32), (0, 0), 2.5),
-        "nose_tip": _Canvas(mirrored=False).blob(points[30], 6).done(5),
+        "nose_tip": _Canvas(mirrored=False).blob(points[30], 6.0).done(5.0),
         "nasolabial": _Canvas().stroke(_on_face((-0.24, 0.5), (-0.33, 0.62), (-0.39, 0.76)), 1.6).done(1.3),
         "temples": np.clip((np.abs(x) - 0.55) / 0.3, 0, 1) * np.clip((0.3 - y) / 0.3, 0, 1),
         "shave": cv2.GaussianBlur(np.maximum.reduce([jaw, sideburns, moustache.done()]), (0, 0), 4),
-        "mottle_red": _noise(9, 9, 5),
-        "mottle_dark": _noise(14, 14, 6),
+        "mottle_red": _noise(9.0, 9.0, 5),
+        "mottle_dark": _noise(14.0, 14.0, 6),
     }
 
 

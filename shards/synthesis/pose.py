@@ -87,9 +87,9 @@ def draw_head(seed: int, index: int, picture_size_px: int) -> PosedHead:
     rng = stream(seed, index, SHAPE_STREAM)
     shape = draw_shape(rng)
     limit = YAW_LIMIT_DEG
-    yaw = rng.uniform(-limit, limit) if rng.random() < 0.5 else _draw_angle(rng, 13, limit)
-    pitch = _draw_angle(rng, 8, PITCH_LIMIT_DEG)
-    roll = _draw_angle(rng, 9, ROLL_LIMIT_DEG)
+    yaw = rng.uniform(-limit, limit) if rng.random() < 0.5 else _draw_angle(rng, 13.0, limit)
+    pitch = _draw_angle(rng, 8.0, PITCH_LIMIT_DEG)
+    roll = _draw_angle(rng, 9.0, ROLL_LIMIT_DEG)
     unplaced = View(
         rotation=rotation_matrix(yaw, pitch, roll),
         yaw_deg=yaw,

@@ -1,7 +1,7 @@
 """Texels to pixels: which point of the head each pixel of the picture shows.
 
-The grid's quadrilaterals are drawn back to front with their number as colour, at twice the resolution; a pixel
-then gets its exact place in the texture from the affine map of its quadrilateral.
+The grid's quadrilaterals are drawn back to front with their number as colour, at twice the resolution; a
+pixel then gets its exact place in the texture from the affine map of its quadrilateral.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """The 3-D head: a mean shape with the 68 iBUG points, and how identity and expression move it.
 
-Head frame: one unit is the inter-ocular distance (about 9 cm), x to the picture's right, y down, z towards the
-camera, origin midway between the outer eye corners. Every variation is a displacement of the control points
-times a coefficient; what must meet exactly (lids, lips) is closed afterwards.
+Head frame: one unit is the inter-ocular distance (about 9 cm), x to the picture's right, y down, z towards
+the camera, origin midway between the outer eye corners. Every variation is a displacement of the control
+points times a coefficient; what must meet exactly (lids, lips) is closed afterwards.
 """
 
 import functools
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from flm.landmarks import IBUG_68
 
-# Right half (the picture's left) of a mean over 16 fitted faces, mirrored copies included; z of the eye corners is 0.
+# Right half (the picture's left) of a mean over 16 fitted faces, mirrored copies included.
 _HALF_LANDMARKS = {
     **dict(enumerate([
         (-0.8366, -0.0911, -0.7998), (-0.8137, 0.1403, -0.8269), (-0.7686, 0.3517, -0.8568),
@@ -35,27 +35,37 @@ _HALF_LANDMARKS = {
 
 # What the landmarks leave open, placed by hand on a head of usual proportions (eyes at half its height).
 _EXTRA_MIDDLE = [
-    (0.0, -0.14, 0.290), (0.0, -0.45, 0.290), (0.0, -0.78, 0.170), (0.0, -1.05, -0.100), (0.0, -1.22, -0.500),
-    (0.0, -1.24, -0.900), (0.0, -1.05, -1.450), (0.0, -0.50, -1.800), (0.0, 0.30, -1.700), (0.0, 0.90, -1.350),
-    (0.0, 0.535, 0.330), (0.0, 0.630, 0.185), (0.0, 1.035, 0.015), (0.0, 1.170, 0.020), (0.0, 1.340, -0.450),
+    (0.0, -0.14, 0.290), (0.0, -0.45, 0.290), (0.0, -0.78, 0.170), (0.0, -1.05, -0.100),
+    (0.0, -1.22, -0.500),
+    (0.0, -1.24, -0.900), (0.0, -1.05, -1.450), (0.0, -0.50, -1.800), (0.0, 0.30, -1.700),
+    (0.0, 0.90, -1.350),
+    (0.0, 0.535, 0.330), (0.0, 0.630, 0.185), (0.0, 1.035, 0.015), (0.0, 1.170, 0.020),
+    (0.0, 1.340, -0.450),
     (0.0, 1.300, -0.800),
 ]  # fmt: skip
 _EXTRA_SIDE = [
     # forehead, temple
-    (0.36, -0.45, 0.220), (0.62, -0.42, -0.010), (0.33, -0.80, 0.080), (0.77, -0.38, -0.400), (0.60, -0.80, -0.240),
+    (0.36, -0.45, 0.220), (0.62, -0.42, -0.010), (0.33, -0.80, 0.080), (0.77, -0.38, -0.400),
+    (0.60, -0.80, -0.240),
     (0.76, -0.08, -0.330), (0.20, -0.28, 0.300),
     # cheekbone, cheek
-    (0.67, 0.14, -0.160), (0.52, 0.22, 0.030), (0.30, 0.19, 0.110), (0.40, 0.40, 0.090), (0.57, 0.46, -0.120),
-    (0.42, 0.66, -0.020), (0.66, 0.50, -0.430), (0.47, 0.90, -0.260), (0.75, 0.12, -0.500), (0.30, 1.03, -0.120),
+    (0.67, 0.14, -0.160), (0.52, 0.22, 0.030), (0.30, 0.19, 0.110), (0.40, 0.40, 0.090),
+    (0.57, 0.46, -0.120),
+    (0.42, 0.66, -0.020), (0.66, 0.50, -0.430), (0.47, 0.90, -0.260), (0.75, 0.12, -0.500),
+    (0.30, 1.03, -0.120),
     # nose
-    (0.085, 0.19, 0.200), (0.110, 0.34, 0.240), (0.085, 0.455, 0.345), (0.175, 0.460, 0.195), (0.215, 0.500, 0.080),
+    (0.085, 0.19, 0.200), (0.110, 0.34, 0.240), (0.085, 0.455, 0.345), (0.175, 0.460, 0.195),
+    (0.215, 0.500, 0.080),
     (0.075, 0.532, 0.255),
     # eye socket, philtrum, chin
-    (0.150, 0.00, 0.130), (0.30, -0.100, 0.140), (0.45, -0.105, 0.120), (0.575, -0.02, -0.040), (0.17, 1.15, -0.040),
+    (0.150, 0.00, 0.130), (0.30, -0.100, 0.140), (0.45, -0.105, 0.120), (0.575, -0.02, -0.040),
+    (0.17, 1.15, -0.040),
     (0.13, 0.66, 0.150),
     # below the jaw, side and back of the head
-    (0.33, 1.16, -0.720), (0.52, 0.98, -0.980), (0.86, -0.38, -0.850), (0.82, 0.20, -1.120), (0.80, -0.45, -1.250),
-    (0.48, -1.08, -0.550), (0.72, -0.78, -0.750), (0.48, -0.95, -1.200), (0.55, -0.30, -1.600), (0.58, 0.45, -1.400),
+    (0.33, 1.16, -0.720), (0.52, 0.98, -0.980), (0.86, -0.38, -0.850), (0.82, 0.20, -1.120),
+    (0.80, -0.45, -1.250),
+    (0.48, -1.08, -0.550), (0.72, -0.78, -0.750), (0.48, -0.95, -1.200), (0.55, -0.30, -1.600),
+    (0.58, 0.45, -1.400),
 ]  # fmt: skip
 
 NUM_LANDMARKS = IBUG_68.num_points
@@ -65,7 +75,7 @@ SKULL_CENTER = np.array([0.0, 0.1, -0.75])
 
 @functools.cache
 def mean_controls() -> Float[np.ndarray, "controls 3"]:
-    """The control points of the mean face: the 68 landmarks, then what the landmarks leave open. Head frame."""
+    """The control points of the mean face, head frame: the 68 landmarks, then what they leave open."""
     mirror = np.array([-1.0, 1.0, 1.0])
     landmarks = np.zeros((NUM_LANDMARKS, 3))
     for point, position in _HALF_LANDMARKS.items():
@@ -91,7 +101,9 @@ def _ramp(values: np.ndarray, start: float, stop: float) -> np.ndarray:
     return share * share * (3 - 2 * share)
 
 
-def _move(*, x: np.ndarray | float = 0, y: np.ndarray | float = 0, z: np.ndarray | float = 0) -> np.ndarray:
+def _move(
+    *, x: np.ndarray | float = 0.0, y: np.ndarray | float = 0.0, z: np.ndarray | float = 0.0
+) -> np.ndarray:
     columns = (np.broadcast_to(v, len(mean_controls())) for v in (x, y, z))
     return np.stack([*columns], axis=1)
 
@@ -177,7 +189,7 @@ def expression_moves() -> Float[np.ndarray, "moves controls 3"]:
             y=-0.085 * near_corners - 0.05 * cheek - 0.012 * lower_lid,
             z=-0.05 * near_corners + 0.03 * cheek,
         ),
-        _move(x=-0.33 * x * mouth, z=0.09 * mouth * _ramp(-np.abs(x), -0.35, 0)),
+        _move(x=-0.33 * x * mouth, z=0.09 * mouth * _ramp(-np.abs(x), -0.35, 0.0)),
         _move(y=0.03 * lower_lip - 0.03 * _of_points(49, 50, 51, 52, 53, 61, 62, 63)),
         _move(y=-0.10 * brow * (x < 0)),
         _move(y=-0.10 * brow * (x > 0)),
@@ -221,6 +233,7 @@ def draw_shape(rng: np.random.Generator) -> HeadShape:
     close_eyes(controls, lids)
     if strength["jaw"] == 0:
         close_mouth(controls, share=rng.uniform(0.85, 1.0) if rng.random() < 0.75 else rng.uniform(0, 0.8))
+    keep_lips_apart(controls)
     return HeadShape(
         controls=controls, closed_eyes=lids, smile=strength["smile"], raised_brows=max(0.0, float(brows))
     )
@@ -248,8 +261,16 @@ def close_eyes(controls: Float[np.ndarray, "controls 3"], shares: tuple[float, f
 
 def close_mouth(controls: Float[np.ndarray, "controls 3"], share: float) -> None:
     """Bring the inner lips together, in place."""
+    apart = np.array([0, 0.002, 0])
     for upper, lower in ((61, 67), (62, 66), (63, 65)):
         meeting = (controls[upper] + controls[lower]) / 2
         meeting[2] = max(controls[upper, 2], controls[lower, 2])
-        controls[upper] += share * (meeting + [0, -0.002, 0] - controls[upper])
-        controls[lower] += share * (meeting + [0, 0.002, 0] - controls[lower])
+        controls[upper] += share * (meeting - apart - controls[upper])
+        controls[lower] += share * (meeting + apart - controls[lower])
+
+
+def keep_lips_apart(controls: Float[np.ndarray, "controls 3"]) -> None:
+    """Give each lip some thickness where a rare combination of moves took it all, in place."""
+    upper, lower = [50, 51, 52], [58, 57, 56]
+    controls[upper, 1] = np.minimum(controls[upper, 1], controls[[61, 62, 63], 1] - 0.02)
+    controls[lower, 1] = np.maximum(controls[lower, 1], controls[[67, 66, 65], 1] + 0.03)

@@ -93,10 +93,9 @@ class Complexion:
 
     tone: Float32[np.ndarray, " 3"]
     hair: Float32[np.ndarray, " 3"]
-    lips: Float32[np.ndarray, " 3"]
-    line_strengths: Float32[np.ndarray, "layers 3"]
+    line_strengths: Float32[np.ndarray, "line_layers 3"]
     """Logarithm of what each of LINE_LAYERS multiplies the skin by."""
-    soft_strengths: Float32[np.ndarray, "layers 3"]
+    soft_strengths: Float32[np.ndarray, "soft_layers 3"]
     masculine: bool
     age: float
     """0 young to 1 old: wrinkles, grey hair."""
@@ -129,6 +128,13 @@ def _hair_tone(rng: np.random.Generator, darkness: float, age: float) -> Float32
     return (tone * rng.normal(1, 0.12)).clip(0.02, 0.95).astype(np.float32)
 
 
+# What makes skin darker: shadow and pigment take more blue than red, blood takes green.
+_GREY = np.ones(3)
+_BROWN = np.array([0.8, 1.0, 1.1])
+_RED = np.array([0.15, 1.0, 0.9])
+_STUBBLE = np.array([1.1, 1.0, 0.8])
+
+
 def draw_complexion(rng: np.random.Generator, smile: float, raised_brows: float) -> Complexion:
     """Colours at random; the expression deepens folds and wrinkles."""
     darkness = float(rng.beta(1.0, 1.5))
@@ -137,65 +143,69 @@ def draw_complexion(rng: np.random.Generator, smile: float, raised_brows: float)
     tone = _TONES[low] + (place - low) * (_TONES[low + 1] - _TONES[low])
     tone = (tone * (1 + rng.normal(0, [0.03, 0.03, 0.04]))).clip(0.05, 0.98).astype(np.float32)
     age, masculine = float(rng.beta(1.2, 2.2)), bool(rng.random() < 0.5)
+    made_up = not masculine and bool(rng.random() < 0.5)
     hair = _hair_tone(rng, darkness, age)
-    brow = (hair * 0.75 + tone * 0.1).clip(0, 1)
-    made_up = not masculine and rng.random() < 0.5
-    lips = tone * np.array([0.90, 0.66, 0.68], np.float32) * rng.normal(1, 0.05)
-    if made_up:
-        paint = np.array(
-            [rng.uniform(0.55, 0.85), rng.uniform(0.08, 0.35), rng.uniform(0.15, 0.4)], np.float32
-        )
-        lips = lips + rng.uniform(0.3, 0.9) * (paint - lips)
-    lips = lips.clip(0.04, 0.98).astype(np.float32)
-    grey = np.ones(3)
-    brown = np.array([0.8, 1.0, 1.1])
-    red = np.array([0.15, 1.0, 0.9])
-    fold = 0.10 + 0.35 * age + 0.4 * max(0.0, smile)
-    thick = rng.uniform(0.3, 1.0) if masculine else rng.uniform(0, 0.5)
-    brow_change = np.log(brow / tone)
+    thickness = rng.uniform(0.3, 1.0) if masculine else rng.uniform(0, 0.5)
+    brow = np.log((hair * 0.75 + tone * 0.1).clip(0.01, 1) / tone)
+    freckled = darkness < 0.4 and rng.random() < 0.12
     lines = {
-        "lips": np.log(lips / tone),
-        "lip_line": -rng.uniform(0.4, 0.9) * brown,
-        "lip_shine": rng.uniform(0, 0.25) * grey,
-        "brow_thin": brow_change * rng.uniform(0.5, 0.9) * (1 - 0.6 * thick),
-        "brow_thick": brow_change * thick * rng.uniform(0.6, 0.95),
-        "upper_lash": -rng.uniform(0.9, 1.9) * brown,
-        "lower_lash": -rng.uniform(0.15, 0.6) * brown,
-        "crease": -rng.uniform(0.05, 0.55) * brown,
-        "liner": -(rng.uniform(0.6, 2.0) if made_up else 0.0) * grey,
-        "nostrils": -rng.uniform(0.7, 1.5) * brown,
-        "folds": -rng.uniform(0.1, 0.4) * brown,
-        "wrinkles": -(rng.uniform(0, 0.25) * age + 0.15 * raised_brows) * brown,
-        "freckles": -(rng.uniform(0.3, 0.8) if darkness < 0.4 and rng.random() < 0.2 else 0.0) * brown,
-        "pores": -rng.uniform(0.005, 0.03) * brown,
+        "lips": np.log(_lip_color(rng, tone, made_up=made_up) / tone),
+        "lip_line": -rng.uniform(0.4, 0.9) * _BROWN,
+        "lip_shine": rng.uniform(0, 0.25) * _GREY,
+        "brow_thin": brow * rng.uniform(0.5, 0.9) * (1 - 0.6 * thickness),
+        "brow_thick": brow * thickness * rng.uniform(0.6, 0.95),
+        "upper_lash": -rng.uniform(0.9, 1.9) * _BROWN,
+        "lower_lash": -rng.uniform(0.15, 0.6) * _BROWN,
+        "crease": -rng.uniform(0.05, 0.55) * _BROWN,
+        "liner": -(rng.uniform(0.6, 2.0) if made_up else 0.0) * _GREY,
+        "nostrils": -rng.uniform(0.7, 1.5) * _BROWN,
+        "folds": -rng.uniform(0.1, 0.4) * _BROWN,
+        "wrinkles": -(rng.uniform(0, 0.25) * age + 0.15 * raised_brows) * _BROWN,
+        "freckles": -(rng.uniform(0.3, 0.7) if freckled else 0.0) * _BROWN,
+        "pores": -rng.uniform(0.005, 0.03) * _BROWN,
     }
-    shadow_eyes = rng.uniform(-0.9, 0.1, 3) if made_up and rng.random() < 0.6 else np.zeros(3)
-    softs = {
-        "socket": -rng.uniform(0.05, 0.40) * brown,
-        "eyeshadow": shadow_eyes,
-        "bags": -(rng.uniform(0, 0.12) + 0.15 * age) * brown,
-        "blush": -rng.uniform(0.0, 0.22) * red,
-        "nose_side": -rng.uniform(0.0, 0.18) * brown,
-        "under_nose": -rng.uniform(0.1, 0.45) * brown,
-        "under_lip": -rng.uniform(0.1, 0.4) * brown,
-        "mouth_corners": -rng.uniform(0.1, 0.5) * brown,
-        "under_jaw": -rng.uniform(0.3, 0.9) * brown,
-        "nose_tip": -rng.uniform(0.0, 0.15) * red,
-        "nasolabial": -fold * rng.uniform(0.5, 1.2) * brown,
-        "temples": -rng.uniform(0.0, 0.15) * brown,
-        "shave": -(rng.uniform(0, 0.3) if masculine else 0.0) * np.array([1.1, 1.0, 0.8]),
-        "mottle_red": -rng.uniform(0.01, 0.04) * red,
-        "mottle_dark": -rng.uniform(0.01, 0.04) * brown,
-    }
+    softs = _draw_soft_shadows(rng, age=age, smile=smile, masculine=masculine, made_up=made_up)
     return Complexion(
         tone=tone,
         hair=hair,
-        lips=lips,
         line_strengths=np.stack([lines[name] for name in LINE_LAYERS]).astype(np.float32),
         soft_strengths=np.stack([softs[name] for name in SOFT_LAYERS]).astype(np.float32),
         masculine=masculine,
         age=age,
     )
+
+
+def _lip_color(rng: np.random.Generator, tone: np.ndarray, *, made_up: bool) -> np.ndarray:
+    lips = tone * np.array([0.90, 0.66, 0.68]) * rng.normal(1, 0.05)
+    if made_up:
+        paint = np.array([rng.uniform(0.55, 0.85), rng.uniform(0.08, 0.35), rng.uniform(0.15, 0.4)])
+        lips = lips + rng.uniform(0.3, 0.9) * (paint - lips)
+    return lips.clip(0.04, 0.98)
+
+
+def _draw_soft_shadows(
+    rng: np.random.Generator, *, age: float, smile: float, masculine: bool, made_up: bool
+) -> dict[str, np.ndarray]:
+    """The logarithm of what each of SOFT_LAYERS multiplies the skin by."""
+    fold = 0.10 + 0.35 * age + 0.4 * max(0.0, smile)
+    eyeshadow = rng.uniform(-0.9, 0.1, 3) if made_up and rng.random() < 0.6 else np.zeros(3)
+    return {
+        "socket": -rng.uniform(0.05, 0.40) * _BROWN,
+        "eyeshadow": eyeshadow,
+        "bags": -(rng.uniform(0, 0.12) + 0.15 * age) * _BROWN,
+        "blush": -rng.uniform(0.0, 0.22) * _RED,
+        "nose_side": -rng.uniform(0.0, 0.18) * _BROWN,
+        "under_nose": -rng.uniform(0.1, 0.45) * _BROWN,
+        "under_lip": -rng.uniform(0.1, 0.4) * _BROWN,
+        "mouth_corners": -rng.uniform(0.1, 0.5) * _BROWN,
+        "under_jaw": -rng.uniform(0.3, 0.9) * _BROWN,
+        "nose_tip": -rng.uniform(0.0, 0.15) * _RED,
+        "nasolabial": -fold * rng.uniform(0.5, 1.2) * _BROWN,
+        "temples": -rng.uniform(0.0, 0.15) * _BROWN,
+        "shave": -(rng.uniform(0, 0.3) if masculine else 0.0) * _STUBBLE,
+        "mottle_red": -rng.uniform(0.01, 0.04) * _RED,
+        "mottle_dark": -rng.uniform(0.01, 0.04) * _BROWN,
+    }
 
 
 def paint_skin(complexion: Complexion) -> Float32[np.ndarray, "texture texture 3"]:

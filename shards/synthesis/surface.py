@@ -1,7 +1,7 @@
 """The head as a map: which direction from the skull's centre lies where in the texture, and back to 3-D.
 
-Texture frame (`_uv`): the direction straight ahead is (0, 0), u grows to the picture's right, v downwards, and
-the distance from the middle grows with the angle, ever more slowly, so that the face gets most of the texels.
+Texture frame (`_uv`): the direction straight ahead is (0, 0), u grows to the picture's right, v downwards,
+and the distance from the middle grows with the angle, ever more slowly, so that the face gets most texels.
 """
 
 import functools
@@ -49,7 +49,9 @@ def _thin_plate(squared: np.ndarray) -> np.ndarray:
 def _grid_weights(size: int) -> Float32[np.ndarray, "controls vertices"]:
     """How each vertex of a size × size grid over the texture follows the controls.
 
-    Thin-plate interpolation: exact at the controls, smooth between. Source: Bookstein, "Principal warps", 1989.
+    Thin-plate interpolation: exact at the controls, smooth between.
+
+    Source: Bookstein, "Principal warps", 1989.
     """
     centers = to_uv(mean_controls())
     count = len(centers)

