@@ -1,20 +1,27 @@
 """A network measured on a split, by one process or several."""
 
 import contextlib
+import dataclasses
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.distributed
+from accelerate import PartialState
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
+from flm.checkpoint import find_checkpoint, load_network, read_config
 from flm.data.crops import crop_plainly
+from flm.data.loader import CropShape, LoaderConfig, ProcessPlace, evaluation_batches
+from flm.data.manifest import Manifest
 from flm.data.samples import Batch
 from flm.errors import InputError
+from flm.fields import from_fields
 from flm.geometry import transform_points, unit_to_crop
 from flm.landmarks import LandmarkScheme
 from flm.metrics import WHOLE, FaceErrors, measurable, summarize
@@ -210,3 +217,54 @@ def _report(found: list[_Findings]) -> EvalReport:
 def _refuse(keys: list[str], what: str) -> None:
     if keys:
         raise InputError(f"{len(keys)} of the faces {what}: {', '.join(sorted(keys)[:3])}")
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    data: Path,
+    *,
+    split: str,
+    boxes: Literal["truth", "annotation"] | None = None,
+    batch_size: int = 64,
+    num_workers: int = 1,
+) -> tuple[EvalReport, bool]:
+    """Measure a checkpoint on a split of shards, in float32, on all processes that a launcher started.
+
+    Args:
+        checkpoint: a checkpoint's or a run's folder.
+        data: folder of shards.
+        split: which split.
+        boxes: what the crops are cut around; what the checkpoint was trained with if None.
+        batch_size: over all processes.
+        num_workers: reading processes of each process.
+
+    Returns:
+        The report, and whether this is the first process, which tells it.
+
+    Raises:
+        InputError: checkpoint or shards are missing, damaged or do not fit each other.
+    """
+    folder = find_checkpoint(checkpoint)
+    network = load_network(folder)
+    manifest = Manifest.read(data)
+    if manifest.scheme != network.config.scheme:
+        raise InputError(
+            f"{data}: the shards have {manifest.scheme} landmarks, {folder} predicts "
+            f"{network.config.scheme}; take shards or a checkpoint of the same scheme"
+        )
+    trained_with = from_fields(LoaderConfig, read_config(folder)["loader"], str(folder))
+    loader = dataclasses.replace(trained_with, boxes=boxes or trained_with.boxes, num_workers=num_workers)
+    processes = PartialState(cpu=not torch.accelerator.is_available())
+    place = ProcessPlace(process=processes.process_index, num_processes=processes.num_processes)
+    size_px = network.config.input_size_px
+    batches = evaluation_batches(
+        data,
+        loader,
+        CropShape(size_px=size_px, margin=network.config.crop_margin),
+        split=split,
+        batch_size=-(-batch_size // place.num_processes) * place.num_processes,
+        place=place,
+    )
+    device = processes.device
+    report = evaluate(network.to(device), batches, size_px=size_px, device=device)
+    return report, processes.is_main_process

@@ -97,7 +97,9 @@ class LandmarkNetwork(nn.Module):
     def __init__(self, config: ModelConfig, load_weights: bool = True) -> None:
         super().__init__()
         self.config = config
-        backbone = _create_backbone(config, from_hub=config.pretrained and load_weights)
+        backbone = _create_backbone(
+            config, from_hub=config.pretrained and config.weights is None and load_weights
+        )
         if config.weights is not None and load_weights:
             _load_backbone_weights(backbone, config)
         self.backbone = backbone

@@ -28,6 +28,7 @@ LINE_WINDOW = (slice(56, 216), slice(24, 232))
 """Rows and columns of the texture outside which no line is drawn."""
 
 LINE_LAYERS = (
+    "everywhere",
     "lips",
     "lip_line",
     "lip_shine",
@@ -157,6 +158,7 @@ def _lines() -> dict[str, np.ndarray]:
         points[32] + np.array([[-3.3, -0.2], [-2.2, -1.8], [0.2, -1.9], [1.6, -0.6], [0.0, 0.4], [-2.0, 0.6]])
     )
     return {
+        "everywhere": np.ones((TEXTURE_PX, TEXTURE_PX), np.float32),
         "lips": _Canvas(mirrored=False).fill(outer).fill(inner, 200).done(0.6),
         "lip_line": _Canvas(mirrored=False).stroke(lip_line, 1.2).done(0.5),
         "lip_shine": _Canvas(mirrored=False).blob(np.add(center, [0, 5.5]), 3.0).done(2.2),

@@ -94,7 +94,7 @@ class Complexion:
     tone: Float32[np.ndarray, " 3"]
     hair: Float32[np.ndarray, " 3"]
     line_strengths: Float32[np.ndarray, "line_layers 3"]
-    """Logarithm of what each of LINE_LAYERS multiplies the skin by."""
+    """Logarithm of what each of LINE_LAYERS multiplies white by; the first is the tone of the skin."""
     soft_strengths: Float32[np.ndarray, "soft_layers 3"]
     masculine: bool
     age: float
@@ -149,6 +149,7 @@ def draw_complexion(rng: np.random.Generator, smile: float, raised_brows: float)
     brow = np.log((hair * 0.75 + tone * 0.1).clip(0.01, 1) / tone)
     freckled = darkness < 0.4 and rng.random() < 0.12
     lines = {
+        "everywhere": np.log(tone),
         "lips": np.log(_lip_color(rng, tone, made_up=made_up) / tone),
         "lip_line": -rng.uniform(0.4, 0.9) * _BROWN,
         "lip_shine": rng.uniform(0, 0.25) * _GREY,
@@ -210,12 +211,11 @@ def _draw_soft_shadows(
 
 def paint_skin(complexion: Complexion) -> Float32[np.ndarray, "texture texture 3"]:
     """The skin with its sharp features, before light falls on it, 0 to 1."""
-    lines = cv2.exp(line_layers() @ complexion.line_strengths)
-    painted = np.empty((TEXTURE_PX, TEXTURE_PX, 3), np.float32)
-    painted[:] = complexion.tone
     rows, columns = LINE_WINDOW
-    painted[rows, columns] *= lines.reshape(rows.stop - rows.start, columns.stop - columns.start, 3)
-    return painted
+    lines = cv2.exp(line_layers() @ complexion.line_strengths)
+    lines = lines.reshape(rows.stop - rows.start, columns.stop - columns.start, 3)
+    rim = rows.start, TEXTURE_PX - rows.stop, columns.start, TEXTURE_PX - columns.stop
+    return cv2.copyMakeBorder(lines, *rim, cv2.BORDER_CONSTANT, value=complexion.tone.tolist())
 
 
 def light_skin(
