@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed
@@ -265,6 +265,6 @@ def evaluate_checkpoint(
         batch_size=-(-batch_size // place.num_processes) * place.num_processes,
         place=place,
     )
-    device = processes.device
+    device = cast(torch.device, processes.device)
     report = evaluate(network.to(device), batches, size_px=size_px, device=device)
     return report, processes.is_main_process

@@ -196,6 +196,10 @@ def test_weights_come_from_either_format_and_not_for_a_checkpoint(tmp_path: Path
     build_network(config, load_weights=False)
 
 
+def test_a_weights_file_takes_the_place_of_the_hub(imagenet_weights: Path) -> None:
+    build_network(legacy(imagenet_weights, pretrained=True, head="regression"))
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, imagenet_weights: Path) -> None:
     with pytest.raises(InputError, match=r"--model\.weights .*missing.* xception_compact_slim"):
         build_network(dataclasses.replace(SLIM, weights=imagenet_weights))
@@ -241,7 +245,6 @@ def test_an_unknown_scheme_is_refused() -> None:
         ({"crop_margin": -0.1}, r"--model\.crop-margin -0\.1"),
         ({"dropout": 1.0}, r"--model\.dropout 1\.0"),
         ({"head_channels": 0}, r"--model\.head-channels 0"),
-        ({"pretrained": True, "weights": Path("a.pth")}, r"--model\.pretrained and --model\.weights a\.pth"),
         ({"pretrained": True, "backbone": "xception_compact"}, r"--model\.pretrained: .*xception_compact"),
     ],
 )

@@ -32,7 +32,7 @@ def predict(
 
     Args:
         checkpoint: a checkpoint's or a run's folder.
-        pictures: files; an EXIF rotation is applied, so coordinates are those of the picture as viewers show it.
+        pictures: files; an EXIF rotation is applied, so coordinates are of the picture as viewers show it.
         out: folder, made if missing.
         box: around the face, px of each picture; the whole picture if None.
 

@@ -128,11 +128,13 @@ def _annotation(
             f"{', '.join(PARTS_OF_300W)}; remove the entry or use --protocol dlib"
         )
     picture = archive / face.file
-    landmarks, location = face.landmarks_image, face.location
     points_file = picture.with_suffix(".pts")
-    if points_file.is_file() and not face.shares_picture:
-        landmarks, location = read_pts(points_file), str(points_file)
-    _check_landmarks(landmarks, face.box, f"{location}: {face.file}")
+    has_points_file = points_file.is_file() and not face.shares_picture
+    landmarks = read_pts(points_file) if has_points_file else face.landmarks_image
+    fault = _fault_of(landmarks, face.box)
+    if fault is not None:
+        location = points_file if has_points_file else face.location
+        raise InputError(f"{location}: {fault}; fix or remove the face {face.file}")
     original_stem = face.stem.removesuffix(MIRROR_SUFFIX)
     return FaceAnnotation(
         picture=PictureFile(picture),
@@ -161,19 +163,21 @@ def photo_of(file: str) -> str:
     return str(path.parent / stem)
 
 
-def _check_landmarks(landmarks: Float[np.ndarray, "68 2"], box: FaceBox, what: str) -> None:
+def _fault_of(landmarks: Float[np.ndarray, "68 2"], box: FaceBox) -> str | None:
+    """Why these landmarks cannot be of the face in this box."""
     if not np.isfinite(landmarks).all():
-        raise InputError(f"{what}: a landmark is not a finite number; fix or remove the face")
+        return "a landmark is not a finite number"
     low = np.array([box.left, box.top])
     high = low + np.array([box.width, box.height]) - 1
     outside_px = np.maximum(low - landmarks, landmarks - high).max(axis=1)
     index = int(outside_px.argmax())
-    if outside_px[index] > MAX_OUTSIDE_BOX * box.long_side:
-        x, y = landmarks[index]
-        raise InputError(
-            f"{what}: landmark {index} at ({x:.0f}, {y:.0f}) is {outside_px[index]:.0f} px outside its face "
-            f"box of {box.width:g} by {box.height:g} px; fix or remove the face"
-        )
+    if outside_px[index] <= MAX_OUTSIDE_BOX * box.long_side:
+        return None
+    x, y = landmarks[index]
+    return (
+        f"landmark {index} at ({x:.0f}, {y:.0f}) is {outside_px[index]:.0f} px outside its face box "
+        f"of {box.width:g} by {box.height:g} px"
+    )
 
 
 def read_pts(path: Path) -> Float[np.ndarray, "68 2"]:

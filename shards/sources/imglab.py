@@ -1,5 +1,6 @@
 """The XML of dlib's imglab tool: pictures, their boxes, the parts of each box."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -157,8 +158,7 @@ def _location(path: Path, element: int) -> str:
     lines: list[int] = []
     parser = expat.ParserCreate()
     parser.StartElementHandler = lambda *_: lines.append(parser.CurrentLineNumber)
-    try:
+    # A file that is broken further on has the element nevertheless.
+    with contextlib.suppress(expat.ExpatError):
         parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError:
-        pass  # Broken further on; the element stands before that.
     return f"{path}:{lines[element]}"

@@ -38,7 +38,7 @@ def test_jpeg_is_near_a_real_codec_at_each_quality_and_any_size() -> None:
     for row, quality in enumerate(qualities):
         bgr = (images[row].permute(1, 2, 0).numpy()[:, :, ::-1] * 255).round().astype(np.uint8)
         options = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
-        decoded = cv2.imdecode(cv2.imencode(".jpg", bgr, options)[1], cv2.IMREAD_COLOR)
+        decoded = np.asarray(cv2.imdecode(cv2.imencode(".jpg", bgr, options)[1], cv2.IMREAD_COLOR))
         real = torch.from_numpy(decoded[:, :, ::-1].copy()).permute(2, 0, 1) / 255
         apart = (out[row] - real).square().mean().sqrt()
         harm = (real - images[row]).square().mean().sqrt()

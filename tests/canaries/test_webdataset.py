@@ -8,7 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import webdataset
+from webdataset.compat import WebDataset
+from webdataset.writer import TarWriter
 
 from flm.data.manifest import Manifest
 from flm.geometry import FaceBox
@@ -20,7 +21,7 @@ SAMPLES = [{"__key__": f"face-{number}", "json": b"{}", "jpg": bytes([number])} 
 
 def tar_of(samples: list[dict[str, str | bytes]], mtime: int = 1) -> bytes:
     file = io.BytesIO()
-    with webdataset.TarWriter(file, encoder=False, mtime=mtime, user="flm", group="flm", mode=0o644) as tar:
+    with TarWriter(file, encoder=False, mtime=mtime, user="flm", group="flm", mode=0o644) as tar:
         for sample in samples:
             tar.write(sample)
     return file.getvalue()
@@ -75,7 +76,7 @@ def test_webdataset_alone_reads_the_shards(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         # webdataset leaves its files to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+        samples = list(WebDataset(urls, shardshuffle=False).decode("rgb8"))
         gc.collect()
     assert sorted(sample["json"]["source_file"] for sample in samples) == [f"{n}.png" for n in range(7)]
     for sample in samples:
