@@ -136,10 +136,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` took out; other tensors are ignored."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         owner, _, place = name.partition(".")
         if owner == "optimizer":
             parameter, _, moment = place.partition(".")
+            if value.ndim:
+                # The fused update walks moments and weights in one pass, so they must lie alike in memory.
+                value = torch.empty_like(parameters[int(parameter)]).copy_(value)
             state.setdefault(int(parameter), {})[moment] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import webdataset
 
 from flm.data.manifest import Manifest, ShardEntry
@@ -19,6 +20,9 @@ from flm.geometry import FaceBox
 os.environ.update(
     HF_HUB_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False", WANDB_MODE="offline", WANDB_SILENT="true"
 )
+
+# The suite runs in two processes on two cores; more threads only wait for each other.
+torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).parents[1]
 

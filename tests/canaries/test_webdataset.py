@@ -5,6 +5,7 @@ import io
 import tarfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,7 +77,8 @@ def test_webdataset_alone_reads_the_shards(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         # webdataset leaves its files to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
-        samples = list(WebDataset(urls, shardshuffle=False).decode("rgb8"))
+        reader: Any = WebDataset(urls, shardshuffle=False).decode("rgb8")
+        samples = list(reader)
         gc.collect()
     assert sorted(sample["json"]["source_file"] for sample in samples) == [f"{n}.png" for n in range(7)]
     for sample in samples:
