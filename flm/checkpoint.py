@@ -31,6 +31,7 @@ MODEL_NAME = "model.safetensors"
 STATE_NAME = "state.json"
 TRAINING_NAME = "training.safetensors"
 CHECKPOINTS = "checkpoints"
+UNFINISHED = ".unfinished"
 CHECKPOINT_SCHEMA_VERSION = 1
 
 
@@ -76,16 +77,14 @@ def save_checkpoint(
         InputError: it could not be written, because the disk is full, say. What was there stays.
     """
     folder = run / CHECKPOINTS / f"step_{state.step:07d}"
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished = folder.with_name(f".{folder.name}{UNFINISHED}")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+        unfinished.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(_contiguous(model), unfinished / MODEL_NAME)
         safetensors.torch.save_file(_contiguous(training), unfinished / TRAINING_NAME)
-        write_json(
-            unfinished / CONFIG_NAME, {"schema_version": CHECKPOINT_SCHEMA_VERSION, **to_fields(config)}
-        )
-        write_json(unfinished / STATE_NAME, to_fields(state))
+        versioned = {"schema_version": CHECKPOINT_SCHEMA_VERSION, **to_fields(config)}
+        (unfinished / CONFIG_NAME).write_bytes(_json_bytes(versioned))
+        (unfinished / STATE_NAME).write_bytes(_json_bytes(to_fields(state)))
         for file in unfinished.iterdir():
             _to_disk(file)
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,12 +92,15 @@ def save_checkpoint(
         _point(run / "last", folder)
         if is_best:
             _point(run / "best", folder)
-        _drop_old(run, keep)
+        _drop_old(run, state.step, keep)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise InputError(
             f"{folder}: the checkpoint could not be written ({error}); make room and go on with --resume auto"
         ) from error
+    finally:
+        # Also what a machine that died left.
+        for left in folder.parent.glob(f".*{UNFINISHED}"):
+            shutil.rmtree(left, ignore_errors=True)
     return folder
 
 
@@ -112,7 +114,11 @@ def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_whole(path, (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(path, _json_bytes(fields))
+
+
+def _json_bytes(fields: Mapping[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _to_disk(file: Path) -> None:
@@ -121,16 +127,18 @@ def _to_disk(file: Path) -> None:
 
 
 def _point(link: Path, folder: Path) -> None:
-    unfinished = link.with_name(f".{link.name}.unfinished")
+    unfinished = link.with_name(f".{link.name}{UNFINISHED}")
     unfinished.unlink(missing_ok=True)
     unfinished.symlink_to(folder.relative_to(link.parent))
     unfinished.replace(link)
 
 
-def _drop_old(run: Path, keep: int) -> None:
-    folders = sorted((run / CHECKPOINTS).glob("step_*"))
+def _drop_old(run: Path, step: int, keep: int) -> None:
+    """Drop all but the newest; those of later steps, from before the run was begun anew, are the oldest."""
+    steps = {folder: int(folder.name.removeprefix("step_")) for folder in (run / CHECKPOINTS).glob("step_*")}
+    newest_last = sorted(steps, key=lambda folder: (steps[folder] <= step, steps[folder]))
     best = (run / "best").resolve()
-    for folder in folders[:-keep]:
+    for folder in newest_last[:-keep]:
         if folder.resolve() != best:
             shutil.rmtree(folder)
 
@@ -153,7 +161,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object out of a checkpoint.
 
     Raises:
-        InputError: missing or malformed, or from another version.
+        InputError: missing or malformed.
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -170,13 +178,17 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     Raises:
         InputError: malformed, or of another version of flm.
     """
-    fields = read_json(checkpoint / CONFIG_NAME)
+    where = checkpoint / CONFIG_NAME
+    fields = read_json(where)
     version = fields.pop("schema_version", None)
-    if version != CHECKPOINT_SCHEMA_VERSION or "model" not in fields:
+    if version != CHECKPOINT_SCHEMA_VERSION:
         raise InputError(
-            f"{checkpoint / CONFIG_NAME}: checkpoint of version {version}, this flm reads "
-            f"{CHECKPOINT_SCHEMA_VERSION}; update flm or train again"
+            f"{where}: checkpoint of version {version}, this flm reads {CHECKPOINT_SCHEMA_VERSION}; "
+            "update flm or train again"
         )
+    for name in ("model", "loader"):
+        if name not in fields:
+            raise InputError(f"{where}: {name} is missing; take another checkpoint")
     return fields
 
 
@@ -215,13 +227,19 @@ def load_state(network: LandmarkNetwork, state: Mapping[str, Tensor], where: Pat
     Raises:
         InputError: a weight is missing, left over or of another shape.
     """
-    try:
-        network.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(
-            f"{where}: these are the weights of another network ({first}); keep each with its config.json"
-        ) from error
+    wanted = network.state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        got, expected = (_shape_text(tensors.get(name)) for tensors in (state, wanted))
+        if got != expected:
+            raise InputError(
+                f"{where}: these are the weights of another network ({name} is {got}, expected {expected}); "
+                f"keep each with its {CONFIG_NAME}"
+            )
+    network.load_state_dict(dict(state))
+
+
+def _shape_text(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else str(tuple(tensor.shape))
 
 
 def find_training(run: Path, resume: str) -> Path | None:
@@ -232,18 +250,19 @@ def find_training(run: Path, resume: str) -> Path | None:
         resume: `auto`, `none`, or a path to a checkpoint or run.
 
     Raises:
-        InputError: there is no checkpoint at that path.
+        InputError: there is no checkpoint at that path, or the run lost its last one.
     """
     if resume == "none":
         return None
-    if resume == "auto":
-        return (run / "last").resolve() if (run / "last" / TRAINING_NAME).is_file() else None
-    path = Path(resume)
+    if resume == "auto" and not os.path.lexists(run / "last"):
+        return None
+    path = run if resume == "auto" else Path(resume)
     for folder in (path, path / "last"):
         if (folder / TRAINING_NAME).is_file():
-            return folder
+            return folder.resolve()
     raise InputError(
-        f"--resume {resume}: no checkpoint with {TRAINING_NAME} there; give `auto`, `none` or a path"
+        f"--resume {resume}: {path} has no checkpoint with {TRAINING_NAME}; give the path of one, or "
+        "--resume none and another --out to start anew"
     )
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import io
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -13,7 +14,10 @@ from flm.errors import InputError
 
 T = TypeVar("T")
 
-_FRAME = "╭╮╰╯─│ "
+_TOP_LEFT = "╭"
+_SIDES = "│ "
+_RULES = "─-╰╯"
+"""Where stdout is not UTF-8, tyro draws its rules of hyphens, and no sides."""
 
 
 def parse_config(default: T, arguments: Sequence[str], *, program: str, description: str | None = None) -> T:
@@ -45,9 +49,11 @@ def run_command(
     Raises:
         InputError: a command or flag is unknown or missing, or has a bad value.
     """
+    words = sys.argv[1:] if arguments is None else arguments
     deferred = {name: _deferred(command) for name, command in commands.items()}
-    with _mistakes_in_one_line(program):
-        call = tyro.extras.subcommand_cli_from_dict(deferred, args=arguments, prog=program)
+    helpful = f"{program} {words[0]}" if words and words[0] in commands else program
+    with _mistakes_in_one_line(helpful):
+        call = tyro.extras.subcommand_cli_from_dict(deferred, args=words, prog=program)
     return call()
 
 
@@ -62,7 +68,7 @@ def _deferred(command: Callable[..., T]) -> Callable[..., Callable[[], T]]:
 
 
 @contextlib.contextmanager
-def _mistakes_in_one_line(program: str) -> Any:
+def _mistakes_in_one_line(program: str) -> Iterator[None]:
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -70,19 +76,31 @@ def _mistakes_in_one_line(program: str) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(_one_line(captured.getvalue(), program)) from None
+        warnings, frame = _split_at_frame(captured.getvalue())
+        captured = io.StringIO(warnings)
+        raise InputError(f"{_message_inside(frame)}; see `{program} --help`") from None
     except ValueError as error:
         # Of a dataclass whose flags have no prefix; tyro frames only those of the others.
         raise InputError(f"{error}; see `{program} --help`") from error
-    sys.stderr.write(captured.getvalue())
+    finally:
+        sys.stderr.write(captured.getvalue())
 
 
-def _one_line(frame: str, program: str) -> str:
+def _split_at_frame(text: str) -> tuple[str, str]:
+    """What was told before tyro's frame, such as warnings, and the frame."""
+    start = max(0, text.find(_TOP_LEFT))
+    return text[:start], text[start:]
+
+
+def _message_inside(frame: str) -> str:
     """The message inside the frame that tyro draws, without its title, the help text and its pointer."""
-    message = []
+    message: list[str] = []
     for line in frame.splitlines()[1:]:
-        text = line.strip(_FRAME)
-        if not text and message:
+        text = line.strip(_SIDES)
+        if text.strip(_RULES):
+            message.append(text)
+        elif message:
             break
-        message.append(text)
-    return f"{' '.join(message).strip().rstrip('.')}; see `{program} --help`"
+    text = " ".join(message).rstrip(".")
+    # Messages of our own begin with their flag.
+    return re.sub(r"^Error parsing \S+: (?=--)", "", text)

@@ -76,8 +76,10 @@ class TrainConfig:
             ("--eval-every-steps", self.eval_every_steps),
             ("--keep-checkpoints", self.keep_checkpoints),
         ):
-            if value <= 0:
-                raise ValueError(f"{flag} is {value}, must be above 0")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{flag} is {value}, must be a number above 0")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}, must be at least 0")
         check_loss_fits_head(self.loss.kind, self.model.head)
 
     @property

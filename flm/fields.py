@@ -5,11 +5,22 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flm.errors import InputError
 
 T = TypeVar("T")
+
+_JSON_TYPES = {
+    bool: (bool,),
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    Path: (str,),
+    tuple: (list,),
+    dict: (dict,),
+}
+"""What a field of each type is in JSON."""
 
 
 def to_fields(value: Any) -> Any:
@@ -38,33 +49,49 @@ def from_fields(kind: type[T], fields: Any, where: str) -> T:
     """The dataclass that `to_fields` took apart.
 
     Args:
-        kind: the dataclass.
+        kind: the dataclass. Its fields are dataclasses, `Literal`, bool, int, float, str, Path, dict or
+            `tuple[X, ...]`; or None and one of these.
         fields: as read from JSON.
         where: the file, for messages.
 
     Raises:
         InputError: a field is unknown, missing or has a bad value.
     """
+    if not isinstance(fields, Mapping):
+        raise InputError(f"{where}: is {fields!r}, expected the fields of {kind.__name__}")
+    known = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
+    required = {name for name, field in known.items() if _has_no_default(field)}
+    for state, names in (("unknown", fields.keys() - known), ("missing", required - fields.keys())):
+        if names:
+            raise InputError(f"{where}: {min(names)} is {state}; it was written by another version of flm")
     hints = typing.get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(typing.cast(Any, kind))}
-    unknown = set(fields) - known if isinstance(fields, Mapping) else {"(not an object)"}
-    if unknown:
-        raise InputError(f"{where}: unknown field {min(unknown)!r}; it was written by another version of flm")
+    values = {name: _from_field(hints[name], value, f"{where}: {name}") for name, value in fields.items()}
     try:
-        return kind(**{name: _from_field(hints[name], value, where) for name, value in fields.items()})
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
+        return kind(**values)
+    except ValueError as error:
         raise InputError(f"{where}: {error}") from error
 
 
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def _from_field(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if dataclasses.is_dataclass(option) and isinstance(option, type):
-            return from_fields(option, value, where)
-        if option is Path and isinstance(value, str):
-            return Path(value)
-    return tuple(value) if isinstance(value, list) else value
+    kind, options = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (hint,) = (option for option in options if option is not types.NoneType)
+        return _from_field(hint, value, where)
+    if dataclasses.is_dataclass(kind):
+        return from_fields(typing.cast(Any, kind), value, where)
+    if kind is Literal:
+        if value not in options:
+            raise InputError(f"{where} is {value!r}, expected one of {', '.join(map(repr, options))}")
+        return value
+    # The exact type, since a bool is an int.
+    if type(value) not in _JSON_TYPES[kind]:
+        raise InputError(f"{where} is {value!r}, expected {kind.__name__}")
+    if kind is tuple:
+        return tuple(_from_field(options[0], item, where) for item in value)
+    return Path(value) if kind is Path else value

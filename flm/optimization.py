@@ -27,7 +27,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     """Of AdamW, on matrices and filters; norms and biases are not decayed."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Cosine falls to zero at the last step."""
+    """Cosine falls to zero at the end of the run."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises linearly from zero."""
     max_gradient_norm: float = 1.0
@@ -36,8 +36,8 @@ class OptimizerConfig:
     """Of the moving average of the weights that is evaluated and shipped; 0 takes the weights themselves."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ValueError(f"--optimizer.learning-rate is {self.learning_rate}, must be above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"--optimizer.learning-rate is {self.learning_rate}, must be a number above 0")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"--optimizer.ema-decay is {self.ema_decay}, must be in [0, 1)")
         for flag, value in (
@@ -46,8 +46,8 @@ class OptimizerConfig:
             ("--optimizer.warmup-steps", self.warmup_steps),
             ("--optimizer.max-gradient-norm", self.max_gradient_norm),
         ):
-            if value < 0:
-                raise ValueError(f"{flag} is {value}, must be at least 0")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{flag} is {value}, must be a number of at least 0")
 
 
 def build_optimizer(network: LandmarkNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:

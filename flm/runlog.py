@@ -20,7 +20,9 @@ from accelerate import Accelerator
 from jaxtyping import UInt8
 
 from flm.checkpoint import read_json, write_json
+from flm.errors import InputError
 from flm.fields import to_fields
+from flm.files import write_whole
 
 LOG_NAME = "log.jsonl"
 TRACKER_NAME = "tracker.json"
@@ -40,6 +42,10 @@ class TrackingConfig:
     """The run's name in the tracker; the run folder's name if not given."""
     num_pictures: int = 16
     """Validation faces that are drawn at each evaluation, the same ones all along; 0 draws none."""
+
+    def __post_init__(self) -> None:
+        if self.num_pictures < 0:
+            raise ValueError(f"--tracking.num-pictures is {self.num_pictures}, must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +104,9 @@ class Clock:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out what is no training step, such as an evaluation."""
-        paused_s = time.perf_counter()
+        began_s = time.perf_counter()
         yield
-        self.paused_s += time.perf_counter() - paused_s
+        self.paused_s += time.perf_counter() - began_s
 
     def read(self, step: int, *, steps: int, batch_size: int) -> dict[str, float]:
         """The timed fields of `TrainNumbers` for the steps since the last reading."""
@@ -131,6 +137,9 @@ class RunLog:
         steps: of the whole run.
         first_step: where this start begins; lines of later steps, from before a crash, are dropped.
         facts: what the tracker shows as the run's configuration.
+
+    Raises:
+        InputError: the log cannot be written, or is damaged.
     """
 
     def __init__(
@@ -151,7 +160,7 @@ class RunLog:
             return
         _keep_lines_until(self.path, first_step)
         if tracking.tracker != "none":
-            self._start_tracker(run, tracking, facts)
+            self._start_tracker(run, tracking, facts, goes_on=first_step > 0)
 
     def train(self, step: int, numbers: TrainNumbers) -> None:
         """The steps since the last call."""
@@ -205,19 +214,26 @@ class RunLog:
         if not self.accelerator.is_main_process:
             return
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); make room and go on with --resume auto"
+            ) from error
         self.accelerator.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
-    def _start_tracker(self, run: Path, tracking: TrackingConfig, facts: Mapping[str, Any]) -> None:
+    def _start_tracker(
+        self, run: Path, tracking: TrackingConfig, facts: Mapping[str, Any], *, goes_on: bool
+    ) -> None:
         kind, name = tracking.tracker, tracking.name or run.name
         options: dict[str, Any] = {}
         values = dict(facts)
         match kind:
             case "wandb":
-                options = _wandb_options(run, name)
+                options = _wandb_options(run, name, goes_on=goes_on)
             case "trackio":
-                options = {"name": name}
+                options = {"name": name, "resume": "allow" if goes_on else "never"}
             case "tensorboard":
                 # Its table of hyper-parameters holds no None.
                 values = {key: str(value) if value is None else value for key, value in facts.items()}
@@ -226,10 +242,10 @@ class RunLog:
             self._wandb = self.accelerator.get_tracker("wandb", unwrap=True)
 
 
-def _wandb_options(run: Path, name: str) -> dict[str, Any]:
+def _wandb_options(run: Path, name: str, *, goes_on: bool) -> dict[str, Any]:
     """One id for all starts of a run, so that going on continues its curves."""
     path = run / TRACKER_NAME
-    if not path.exists():
+    if not goes_on or not path.exists():
         write_json(path, {"wandb_id": secrets.token_hex(4)})
     options: dict[str, Any] = {
         "name": name,
@@ -245,14 +261,18 @@ def _wandb_options(run: Path, name: str) -> dict[str, Any]:
 def _has_wandb_login() -> bool:
     import wandb
 
-    return bool(wandb.api.api_key)
+    return wandb.login(prompt=False, verify=False)
 
 
 def _keep_lines_until(path: Path, step: int) -> None:
     """Forget the steps that will be made again."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_bytes().splitlines(keepends=True)
     # A machine that died may have left half a line at the end.
-    whole = [line for line in lines if line.endswith("\n")]
-    path.write_text("".join(line for line in whole if json.loads(line)["step"] <= step), encoding="utf-8")
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a log of flm ({error}); move it away") from error
+    write_whole(path, b"".join(kept))

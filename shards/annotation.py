@@ -7,10 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
-from flm.errors import InputError
 from flm.geometry import FaceBox
+from flm.pictures import read_picture
 
 
 @runtime_checkable
@@ -33,22 +32,12 @@ class PictureFile:
     path: Path
 
     def read(self) -> UInt8[np.ndarray, "height width 3"]:
-        """Decode the file; greyscale, palette and CMYK become RGB, an EXIF rotation is left alone.
-
-        The points of the data sets were marked on the pixels as they are stored.
+        """The pixels as they are stored, which is where the points of the data sets were marked.
 
         Raises:
             InputError: the file is missing, is no picture or is cut short.
         """
-        try:
-            with Image.open(self.path) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except FileNotFoundError as error:
-            raise InputError(f"{self.path}: the picture is missing") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"{self.path}: not a whole picture ({error}); replace the file or remove its entry"
-            ) from error
+        return read_picture(self.path, upright=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,8 +40,8 @@ def print_summary(manifest: Manifest, out: Path, *, left_out: Mapping[str, int],
     )
     console.print(f"licence: {manifest.licence}", markup=False)
     console.print(
-        "next: accelerate launch --config_file launch/cpu.yaml -m flm.train ibug68-quick "
-        f"--data {out} --out runs/first",
+        f"next: accelerate launch --config_file launch/cpu.yaml -m flm.train RECIPE --data {out} "
+        "(`flm recipes` lists the recipes)",
         markup=False,
         soft_wrap=True,
     )

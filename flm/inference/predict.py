@@ -1,6 +1,7 @@
 """Landmarks of many picture files, written beside their overlays."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,11 +41,16 @@ def predict(
         What was wrong with the pictures that could not be read; the others are done.
 
     Raises:
-        InputError: there is no checkpoint, or the folder cannot be written.
+        InputError: there is no checkpoint, the folder cannot be written, or an overlay would replace a picture.
     """
+    named = list(zip(pictures, _names(pictures), strict=True))
+    overlays = {(out / f"{name}.png").resolve() for _, name in named}
+    for path in pictures:
+        if path.resolve() in overlays:
+            raise InputError(f"{path}: an overlay of that name would replace it; choose another --out")
     predictor = Predictor.load(checkpoint)
     mistakes = []
-    for path, name in track(list(zip(pictures, _names(pictures), strict=True)), "pictures", transient=True):
+    for path, name in track(named, "pictures", transient=True):
         try:
             picture = read_picture(path, upright=True)
         except InputError as mistake:
@@ -91,8 +97,12 @@ def overlay(
 
 
 def _names(pictures: Sequence[Path]) -> Iterator[str]:
-    """A name for each picture's outputs; a second one of the same name gets a number."""
-    taken: dict[str, int] = {}
+    """A name for each picture's outputs; the second of the same name gets a number, free of other names."""
+    stems, taken = {path.stem for path in pictures}, set[str]()
     for path in pictures:
-        taken[path.stem] = taken.get(path.stem, 0) + 1
-        yield path.stem if taken[path.stem] == 1 else f"{path.stem}-{taken[path.stem]}"
+        name = path.stem
+        if name in taken:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(other for other in numbered if other not in stems and other not in taken)
+        taken.add(name)
+        yield name

@@ -1,0 +1,118 @@
+"""What the README says is run or counted."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import REPOSITORY, draw_face
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
+
+
+def block(name: str) -> str:
+    """The fenced block after the mark of that name."""
+    found = re.search(rf"<!-- tested: {name} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def listed_files() -> set[str]:
+    """The paths of the file list, from its indentation."""
+    paths, folders = set(), []
+    for line in block("files").splitlines():
+        name = line.split()[0]
+        folders = folders[: (len(line) - len(line.lstrip())) // 2]
+        path = "".join(folders) + name
+        paths.add(path)
+        if name.endswith("/"):
+            folders.append(name)
+    return paths
+
+
+def test_the_file_list_is_the_tree():
+    listed = listed_files()
+    for path in listed:
+        assert (REPOSITORY / path).exists(), path
+    for top in ("launch", "shards", "flm"):
+        for path in sorted((REPOSITORY / top).rglob("*")):
+            name = path.relative_to(REPOSITORY).as_posix()
+            if path.is_dir() or "__pycache__" in name or path.name in UNLISTED:
+                continue
+            parent = f"{path.parent.relative_to(REPOSITORY).as_posix()}/"
+            whole_folder = parent in listed and not any(
+                other.startswith(parent) and other != parent for other in listed
+            )
+            assert name in listed or whole_folder, f"{name} is not in the README's file list"
+
+
+def test_links_and_pictures_are_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (REPOSITORY / target).exists(), target
+
+
+def write_archive(path: Path) -> None:
+    """An archive like dlib's, with drawn faces."""
+    with tarfile.open(path, "w:gz") as tar:
+
+        def add(name: str, content: bytes) -> None:
+            info = tarfile.TarInfo(f"ibug_300W_large_face_landmark_dataset/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+        for which, folder, count in (("train", "helen/trainset", 80), ("test", "helen/testset", 6)):
+            images = []
+            for number in range(count):
+                picture, landmarks = draw_face(number + (1000 if which == "test" else 0), 96)
+                name = f"{folder}/{number}_1.jpg"
+                add(name, cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
+                points = "\n".join(f"{x + 1:.4f} {y + 1:.4f}" for x, y in landmarks)
+                add(f"{folder}/{number}_1.pts", f"version: 1\nn_points:  68\n{{\n{points}\n}}\n".encode())
+                parts = "".join(
+                    f"<part name='{number:02d}' x='{round(x)}' y='{round(y)}'/>"
+                    for number, (x, y) in enumerate(landmarks)
+                )
+                box = "<box top='20' left='20' width='50' height='50'>"
+                images.append(f"<image file='{name}'>{box}{parts}</box></image>")
+            header = "<?xml version='1.0' encoding='ISO-8859-1'?>"
+            text = f"{header}<dataset><images>{''.join(images)}</images></dataset>"
+            add(f"labels_ibug_300W_{which}.xml", text.encode())
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_the_workflow_runs(tmp_path):
+    write_archive(tmp_path / "ibug_300W_large_face_landmark_dataset.tar.gz")
+    (tmp_path / "launch").symlink_to(REPOSITORY / "launch")
+    picture, _ = draw_face(7, 400)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.ascontiguousarray(picture[..., ::-1]))
+    commands = block("workflow")
+    # As written, but for two steps instead of sixteen epochs and without weights from a hub.
+    small = " --steps 2 --model.no-pretrained --model.input-size-px 64"
+    commands = re.sub(r"(-m flm\.train .*)", rf"\1{small}", commands)
+    assert small in commands
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "WANDB_MODE": "offline"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("report.json", "ced.png", "worst.png", "predictions/photo.json", "predictions/photo.png"):
+        assert (tmp_path / name).is_file(), name
+    assert "ibug68-xception" in done.stdout
+
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    check = f"{code}\nassert faces[0].landmarks_image.shape == (68, 2)\n"
+    subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, timeout=120)
