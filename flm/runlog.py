@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import UInt8
 
-from flm.checkpoint import read_json, write_json
+from flm.checkpoint import CONFIG_NAME, MODEL_NAME, STATE_NAME, read_json, write_json
 from flm.errors import InputError
 from flm.fields import to_fields
 from flm.files import write_whole
@@ -185,18 +185,18 @@ class RunLog:
                 stacks = {f"validation/{name}": picture[None] for name, picture in pictures.items()}
                 tracker.log_images(stacks, step=step)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def checkpoint(self, folder: Path, *, step: int, nme_pct: float) -> None:
-        """The best checkpoint, as an artifact of a W&B run."""
+    def best_checkpoint(self) -> None:
+        """Hand the best checkpoint to W&B as an artifact; once, at the end, since each is a full copy."""
         if self._wandb is None:
             return
         import wandb
 
-        artifact = wandb.Artifact(
-            f"{folder.parent.parent.name}-best", type="model", metadata={"step": step, "nme_pct": nme_pct}
-        )
-        for name in ("config.json", "model.safetensors", "state.json"):
-            artifact.add_file(str(folder / name))
-        self._wandb.log_artifact(artifact, aliases=["best", f"step-{step}"])
+        run = self.path.parent
+        state = read_json(run / "best" / STATE_NAME)
+        artifact = wandb.Artifact(f"{run.name}-best", type="model", metadata=state)
+        for name in (CONFIG_NAME, MODEL_NAME, STATE_NAME):
+            artifact.add_file(str(run / "best" / name))
+        self._wandb.log_artifact(artifact, aliases=["best", f"step-{state['step']}"])
 
     def say(self, line: str) -> None:
         """A line on the terminal."""

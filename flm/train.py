@@ -61,7 +61,6 @@ def logging(run: Run) -> Iterator[RunLog]:
     """The log, from the description of the run to its end."""
     config, accelerator = run.config, run.accelerator
     if accelerator.is_main_process:
-        config.run.mkdir(parents=True, exist_ok=True)
         write_json(config.run / "config.json", to_fields(config))
     facts = {
         **flat_fields(to_fields(config)),
@@ -132,9 +131,9 @@ def validate_and_save(run: Run, log: RunLog) -> None:
     if run.config.tracking.num_pictures and report.examples:
         log.pictures(run.step, {"predictions": predictions_picture(report), "ced": ced_curve_picture(report)})
     if run.accelerator.is_main_process:
-        folder = save(run, flat, is_best=is_best)
-        if is_best:
-            log.checkpoint(folder, step=run.step, nme_pct=report.summary.nme_pct)
+        save(run, flat, is_best=is_best)
+    if run.step == run.steps:
+        log.best_checkpoint()
     run.accelerator.wait_for_everyone()
 
 

@@ -41,7 +41,7 @@ def predict(
         What was wrong with the pictures that could not be read; the others are done.
 
     Raises:
-        InputError: there is no checkpoint, the folder cannot be written, or an overlay would replace a picture.
+        InputError: there is no checkpoint, the folder cannot be written, or a picture would be replaced.
     """
     named = list(zip(pictures, _names(pictures), strict=True))
     overlays = {(out / f"{name}.png").resolve() for _, name in named}

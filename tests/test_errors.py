@@ -1,0 +1,52 @@
+"""A user's mistake is one line and exit code 2; of several processes one tells it."""
+
+import pytest
+
+from flm.errors import InputError, OneProcessInputError, exits_on_input_error
+
+
+def outcome(error: BaseException | None, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Exit code (None without an exit) and what stands on stderr after a command that raises."""
+
+    @exits_on_input_error
+    def command(word: str, *, number: int) -> None:
+        assert (word, number) == ("a", 1)
+        if error is not None:
+            raise error
+
+    code = None
+    try:
+        command("a", number=1)
+    except SystemExit as stop:
+        code = stop.code
+    written = capsys.readouterr()
+    assert written.out == ""
+    return code, written.err
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert outcome(InputError("a.xml:3: wrong"), capsys) == (2, "error: a.xml:3: wrong\n")
+    assert outcome(None, capsys) == (None, "")
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", "error: wrong\n"), ("1", ""), ("17", "")])
+def test_of_several_processes_the_first_tells_it(capsys, monkeypatch, rank, told):
+    monkeypatch.setenv("RANK", rank)
+    assert outcome(InputError("wrong"), capsys) == (2, told)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_mistake_that_one_process_met_is_told_by_it(capsys, monkeypatch, rank):
+    monkeypatch.setenv("RANK", rank)
+    assert outcome(OneProcessInputError("bad sample"), capsys) == (2, "error: bad sample\n")
+
+
+def test_an_interrupt_ends_as_the_shell_expects(capsys):
+    assert outcome(KeyboardInterrupt(), capsys) == (130, "interrupted\n")
+
+
+def test_a_defect_of_ours_keeps_its_traceback(capsys):
+    with pytest.raises(ValueError, match="ours"):
+        outcome(ValueError("ours"), capsys)
+    assert outcome(SystemExit(5), capsys) == (5, "")
