@@ -14,10 +14,11 @@ from flm.errors import InputError
 
 T = TypeVar("T")
 
-_TOP_LEFT = "╭"
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME_TOP = re.compile(r"^╭.*$|^.*\n -+ *$", re.MULTILINE)
 _SIDES = "│ "
 _RULES = "─-╰╯"
-"""Where stdout is not UTF-8, tyro draws its rules of hyphens, and no sides."""
+"""Where stdout does not call itself utf-8, tyro draws its rules of hyphens, and no sides."""
 
 
 def parse_config(default: T, arguments: Sequence[str], *, program: str, description: str | None = None) -> T:
@@ -76,9 +77,9 @@ def _mistakes_in_one_line(program: str) -> Iterator[None]:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        warnings, frame = _split_at_frame(captured.getvalue())
-        captured = io.StringIO(warnings)
-        raise InputError(f"{_message_inside(frame)}; see `{program} --help`") from None
+        before, inside = _split_at_frame(captured.getvalue())
+        captured = io.StringIO(before)
+        raise InputError(f"{_message(inside)}; see `{program} --help`") from None
     except ValueError as error:
         # Of a dataclass whose flags have no prefix; tyro frames only those of the others.
         raise InputError(f"{error}; see `{program} --help`") from error
@@ -87,15 +88,16 @@ def _mistakes_in_one_line(program: str) -> Iterator[None]:
 
 
 def _split_at_frame(text: str) -> tuple[str, str]:
-    """What was told before tyro's frame, such as warnings, and the frame."""
-    start = max(0, text.find(_TOP_LEFT))
-    return text[:start], text[start:]
+    """What was told before the frame that tyro draws, such as a warning, and what is inside."""
+    text = _COLOR.sub("", text)
+    top = _FRAME_TOP.search(text)
+    return (text[: top.start()], text[top.end() :]) if top else ("", text)
 
 
-def _message_inside(frame: str) -> str:
-    """The message inside the frame that tyro draws, without its title, the help text and its pointer."""
+def _message(inside: str) -> str:
+    """The message inside a frame, without the help text and the pointer to it."""
     message: list[str] = []
-    for line in frame.splitlines()[1:]:
+    for line in inside.splitlines():
         text = line.strip(_SIDES)
         if text.strip(_RULES):
             message.append(text)

@@ -94,4 +94,4 @@ def _from_field(hint: Any, value: Any, where: str) -> Any:
         raise InputError(f"{where} is {value!r}, expected {kind.__name__}")
     if kind is tuple:
         return tuple(_from_field(options[0], item, where) for item in value)
-    return Path(value) if kind is Path else value
+    return kind(value) if kind in (Path, float) else value

@@ -161,12 +161,18 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         if variable in os.environ:
             raise InputError(f"the environment sets {variable}; unset it and give {flag} instead")
     tracker = config.tracking.tracker
-    accelerator = Accelerator(
-        # Started by torchrun on a machine without an accelerator, it would not join its processes by itself.
-        cpu=not torch.accelerator.is_available(),
-        log_with=None if tracker == "none" else tracker,
-        project_dir=config.run,
-    )
+    try:
+        accelerator = Accelerator(
+            # Started by torchrun on a machine without an accelerator, it would not join its processes itself.
+            cpu=not torch.accelerator.is_available(),
+            log_with=None if tracker == "none" else tracker,
+            project_dir=config.run,
+        )
+    except ValueError as error:
+        # Such as fp16 without a GPU.
+        raise InputError(f"accelerate launch: {error}; change the launch file or its flags") from error
+    if config.sync_batch_norm and accelerator.device.type == "cpu" and accelerator.num_processes > 1:
+        raise InputError("--sync-batch-norm needs GPUs; leave it out on the processor")
     share = accelerator.num_processes * config.accumulation_steps
     for flag, size, multiple in (
         ("--batch-size", config.batch_size, share),

@@ -180,10 +180,11 @@ class RunLog:
 
     def pictures(self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]]) -> None:
         """Pictures by name, into trackers that show them."""
+        stacks = {f"validation/{name}": picture[None] for name, picture in pictures.items()}
         for tracker in self.accelerator.trackers if self.accelerator.is_main_process else ():
+            options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             if hasattr(tracker, "log_images"):
-                stacks = {f"validation/{name}": picture[None] for name, picture in pictures.items()}
-                tracker.log_images(stacks, step=step)  # pyright: ignore[reportAttributeAccessIssue]
+                tracker.log_images(stacks, step=step, **options)  # pyright: ignore[reportAttributeAccessIssue]
 
     def best_checkpoint(self) -> None:
         """Hand the best checkpoint to W&B as an artifact; once, at the end, since each is a full copy."""

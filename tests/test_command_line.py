@@ -92,6 +92,7 @@ def refusal(function, *arguments: str) -> str:
     message = str(caught.value)
     assert "\n" not in message
     assert not FRAME_CHARACTERS & set(message)
+    assert "\x1b" not in message
     return message
 
 
@@ -113,9 +114,13 @@ def test_flags_change_fields_and_leave_the_rest():
 )
 @pytest.mark.parametrize("columns", ["40", "200"])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_mistake_in_a_configuration_is_one_line(monkeypatch, arguments, named, columns, encoding):
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_mistake_is_one_line_on_any_terminal(monkeypatch, arguments, named, columns, encoding, is_terminal):
     monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(stdout, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stdout", stdout)
     message = refusal(parse, *arguments)
     for words in named:
         assert words in message

@@ -93,7 +93,7 @@ OAK: dict[str, Any] = {"name": "oak", "count": 3}
         ),
         ({**OAK, "leaf": {"kind": ["round"]}}, "leaf: kind is ['round'], expected one of 'round', 'square'"),
         ({**OAK, "leaf": {"stride": 5}}, "tree.json: leaf: stride is 5, expected one of 4, 8"),
-        ({**OAK, "leaf": {"share": -1}}, "tree.json: leaf: --leaf.share is -1, must be at least 0"),
+        ({**OAK, "leaf": {"share": -1}}, "tree.json: leaf: --leaf.share is -1.0, must be at least 0"),
         ({**OAK, "leaf": {"share": "much"}}, "tree.json: leaf: share is 'much', expected float"),
         ({**OAK, "leaf": {"path": 3}}, "tree.json: leaf: path is 3, expected Path"),
         ({**OAK, "spare": {"share": None}}, "tree.json: spare: share is None, expected float"),

@@ -139,5 +139,6 @@ def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path):
             assert read_picture(path, upright=True).ndim == 3
             read += 1
         except InputError as error:
-            assert "\n" not in str(error)
+            told = str(error)
+            assert "\n" not in told
     assert 0 < read < 300

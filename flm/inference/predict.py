@@ -57,7 +57,7 @@ def predict(
             mistakes.append(mistake)
             continue
         faces = predictor.predict(picture, None if box is None else [box])
-        text = json.dumps(to_json(path, picture, faces), indent=1) + "\n"
+        text = json.dumps(to_json(path, picture, faces)) + "\n"
         write_whole(out / f"{name}.json", text.encode())
         write_png(out / f"{name}.png", overlay(picture, faces, predictor.scheme))
     return mistakes
