@@ -80,6 +80,10 @@ class TrainConfig:
                 raise ValueError(f"{flag} is {value}, must be a number above 0")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}, must be at least 0")
+        if self.batch_size % self.loader.lanes:
+            raise ValueError(
+                f"--batch-size {self.batch_size} is no multiple of --loader.lanes {self.loader.lanes}"
+            )
         check_loss_fits_head(self.loss.kind, self.model.head)
 
     @property

@@ -17,42 +17,77 @@ def all_samples(sizes: np.ndarray) -> list[tuple[int, int]]:
 
 
 def located(order: RunOrder, start: int, stop: int) -> list[tuple[int, int]]:
-    return [(int(shard), int(place)) for shard, place in order.locate(start, stop)]
+    return [(int(shard), int(place)) for shard, place in order.locate(np.arange(start, stop))]
 
 
-@given(sizes=shard_sizes, seed=seeds, window=windows, epoch=st.integers(0, 3))
-def test_every_epoch_holds_each_sample_once(sizes, seed, window, epoch):
-    order = RunOrder(sizes, seed=seed, window_shards=window)
+@given(sizes=shard_sizes, seed=seeds, window=windows, epoch=st.integers(0, 3), lanes=st.integers(1, 5))
+def test_every_epoch_holds_each_sample_once(sizes, seed, window, epoch, lanes):
+    order = RunOrder(sizes, seed=seed, window_shards=window, lanes=lanes)
     total = int(sizes.sum())
     assert sorted(located(order, epoch * total, (epoch + 1) * total)) == all_samples(sizes)
 
 
-@given(sizes=shard_sizes, seed=seeds, window=windows, data=st.data())
-def test_a_slice_is_a_part_of_the_whole_however_it_is_asked_for(sizes, seed, window, data):
+@given(sizes=shard_sizes, seed=seeds, window=windows, lanes=st.integers(1, 3), data=st.data())
+def test_a_slice_is_a_part_of_the_whole_however_it_is_asked_for(sizes, seed, window, lanes, data):
     total = int(sizes.sum())
-    whole = located(RunOrder(sizes, seed=seed, window_shards=window), 0, 3 * total)
+    whole = located(RunOrder(sizes, seed=seed, window_shards=window, lanes=lanes), 0, 3 * total)
     start = data.draw(st.integers(0, 3 * total))
     stop = data.draw(st.integers(start, 3 * total))
-    assert located(RunOrder(sizes, seed=seed, window_shards=window), start, stop) == whole[start:stop]
+    order = RunOrder(sizes, seed=seed, window_shards=window, lanes=lanes)
+    assert located(order, start, stop) == whole[start:stop]
 
 
 @given(
     sizes=shard_sizes,
     seed=seeds,
     rows=st.integers(1, 4),
-    processes=st.sampled_from([1, 2, 3, 4]),
+    lanes=st.sampled_from([1, 2, 3, 4, 6, 12]),
+    processes=st.sampled_from([1, 2, 3, 4, 8]),
     step=st.integers(0, 9),
 )
-def test_processes_share_the_same_global_batch(sizes, seed, rows, processes, step):
-    batch = rows * 12
-    one = RunOrder(sizes, seed=seed, window_shards=2).locate(step * batch, (step + 1) * batch)
-    order = RunOrder(sizes, seed=seed, window_shards=2)
+def test_processes_share_the_same_global_batch(sizes, seed, rows, lanes, processes, step):
+    batch = rows * 24
+    one = RunOrder(sizes, seed=seed, window_shards=2, lanes=lanes)
+    whole = one.locate(one.positions(step, batch, range(batch)))
+    assert sorted(one.positions(step, batch, range(batch))) == list(range(step * batch, (step + 1) * batch))
+    order = RunOrder(sizes, seed=seed, window_shards=2, lanes=lanes)
     shares = []
     for process in range(processes):
         mine = rows_of_process(batch, process, processes)
         assert len(mine) == batch // processes
-        shares.append(order.locate(step * batch + mine.start, step * batch + mine.stop))
-    assert np.array_equal(np.concatenate(shares), one)
+        shares.append(order.locate(order.positions(step, batch, mine)))
+    assert np.array_equal(np.concatenate(shares), whole)
+
+
+@given(sizes=shard_sizes, seed=seeds, lanes=st.sampled_from([2, 4]), epoch=st.integers(0, 2))
+def test_a_process_touches_only_the_shards_of_its_lanes(sizes, seed, lanes, epoch):
+    order = RunOrder(sizes, seed=seed, window_shards=2, lanes=lanes)
+    total = int(sizes.sum())
+    positions = np.arange(epoch * total, (epoch + 1) * total)
+    touched = [
+        set(order.locate(positions[positions % lanes == lane])[:, 0].tolist()) for lane in range(lanes)
+    ]
+    # Lanes are consecutive parts of a line of shards: only a shard on a cut is touched by two.
+    assert sum(map(len, touched)) <= len(sizes) + lanes - 1
+
+
+@given(sizes=shard_sizes, seed=seeds, window=windows, lanes=st.integers(1, 3), data=st.data())
+def test_the_shards_to_come_are_those_that_are_read(sizes, seed, window, lanes, data):
+    order = RunOrder(sizes, seed=seed, window_shards=window, lanes=lanes)
+    start = data.draw(st.integers(0, 2 * order.num_samples))
+    stop = data.draw(st.integers(start, 3 * order.num_samples))
+    read = {shard for shard, _ in located(order, start, stop)}
+    announced = order.shards_between(start, stop)
+    assert read <= set(announced)
+    assert len(announced) == len(set(announced))
+
+
+def test_the_order_of_a_billion_faces_begins_at_once():
+    order = RunOrder(np.full(1_000_000, 1000, np.int64), seed=0, window_shards=16, lanes=32)
+    found = order.locate(np.array([0, 999_999_999, 10**9, 5 * 10**9 + 7]))
+    assert ((found >= 0) & (found < [1_000_000, 1000])).all()
+    # What is kept are the shards of an epoch and a few windows, not samples.
+    assert sum(window.nbytes for window in order._windows.values()) < 2e6
 
 
 def test_epochs_and_seeds_differ():
@@ -67,7 +102,7 @@ def test_epochs_and_seeds_differ():
 
 def test_samples_of_a_window_are_mixed_and_a_window_touches_few_shards():
     sizes = np.full(32, 50, np.int64)
-    shards = RunOrder(sizes, seed=3, window_shards=4).locate(0, 200)[:, 0]
+    shards = RunOrder(sizes, seed=3, window_shards=4).locate(np.arange(200))[:, 0]
     assert len(set(shards.tolist())) == 4
     # Were they read one shard after another, 3 of 199 neighbours would differ.
     assert np.mean(shards[1:] != shards[:-1]) > 0.5

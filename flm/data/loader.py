@@ -34,6 +34,9 @@ class LoaderConfig:
     """Batches that each worker keeps ready."""
     window_shards: int = 16
     """Shards whose samples are mixed with each other; larger mixes better and opens more files."""
+    lanes: int = 1
+    """Parts that the shards of an epoch are dealt to, a divisor of the batch; where it is a multiple of the
+    number of machines, each machine reads only its own part. Another number is another order."""
     max_open_files: int = 64
     """Shards that each worker keeps open."""
 
@@ -42,6 +45,7 @@ class LoaderConfig:
             ("--loader.num-workers", self.num_workers, 0),
             ("--loader.prefetch-batches", self.prefetch_batches, 1),
             ("--loader.window-shards", self.window_shards, 1),
+            ("--loader.lanes", self.lanes, 1),
             ("--loader.max-open-files", self.max_open_files, 1),
         ):
             if value < least:
@@ -228,13 +232,15 @@ class _TrainingBatches(Dataset):
         self.reader = reader
         self.batch_size = batch_size
         self.rows = rows_of_process(batch_size, place.process, place.num_processes)
-        window_shards = reader.config.window_shards
-        self.order = RunOrder(reader.shard_sizes, seed=seed, window_shards=window_shards)
+        config = reader.config
+        self.order = RunOrder(
+            reader.shard_sizes, seed=seed, window_shards=config.window_shards, lanes=config.lanes
+        )
 
     def __getitem__(self, step: int) -> Batch | InputError:
-        positions = step * self.batch_size + np.arange(self.rows.start, self.rows.stop)
+        positions = self.order.positions(step, self.batch_size, self.rows)
         return self.reader.read(
-            self.order.locate(int(positions[0]), int(positions[-1]) + 1),
+            self.order.locate(positions),
             positions=positions,
             valid=[True] * len(positions),
             first_row=self.rows.start,
