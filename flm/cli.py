@@ -33,7 +33,7 @@ def recipes() -> None:
 def evaluate(
     checkpoint: tyro.conf.Positional[Path],
     *,
-    data: Path,
+    data: str,
     split: str = "test",
     boxes: Literal["truth", "annotation"] | None = None,
     json: Path | None = None,
@@ -42,6 +42,8 @@ def evaluate(
     predictions: Path | None = None,
     batch_size: int = 64,
     num_workers: int = 1,
+    cache_dir: Path | None = None,
+    cache_gib: float = 50.0,
 ) -> None:
     """Measure a checkpoint on a split of shards.
 
@@ -50,7 +52,7 @@ def evaluate(
 
     Args:
         checkpoint: Folder of a checkpoint, or of a run (its best).
-        data: Folder of shards.
+        data: Folder of shards, or its URL: https://…, s3://…, gs://… or hf://datasets/…
         split: Which split is measured.
         boxes: Face boxes to cut around: the landmarks' own or the annotation's; as in training by default.
         json: Where the numbers are written.
@@ -59,13 +61,22 @@ def evaluate(
         predictions: Where faces from all over the split are drawn, prediction over truth (.png).
         batch_size: Faces at a time, over all processes.
         num_workers: Reading processes.
+        cache_dir: Where shards of a remote --data are kept; ~/.cache/flm if not given.
+        cache_gib: How much of them is kept; the least recently used go first.
     """
     from flm.draw import write_png
     from flm.evaluate import evaluate_checkpoint
     from flm.report import ced_curve_picture, format_table, predictions_picture, worst_faces_picture
 
     report, is_first = evaluate_checkpoint(
-        checkpoint, data, split=split, boxes=boxes, batch_size=batch_size, num_workers=num_workers
+        checkpoint,
+        data,
+        split=split,
+        boxes=boxes,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        cache_dir=cache_dir,
+        cache_gib=cache_gib,
     )
     if not is_first:
         return
@@ -123,14 +134,54 @@ def _box(text: str) -> "FaceBox":
         ) from error
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "recipes": recipes}
+def bench_loader(*, data: Path, source: Path, json: Path | None = None) -> None:
+    """The shard loader beside a loader of one file a sample, and beside bare JPEG decoding.
+
+    Such as:
+      flm bench loader --data data/300w --source ibug_300W_large_face_landmark_dataset --json loader.json
+
+    Args:
+        data: Folder of shards of the archive.
+        source: The archive's folder, whose files the peer reads.
+        json: Where the rows are written.
+    """
+    from flm.bench.loader import bench_loader as measure
+    from flm.bench.measure import publish
+
+    publish(measure(data, source), json)
+
+
+def bench_convert(*, data: Path, json: Path | None = None) -> None:
+    """Conversion of large photos beside the same with every pixel decoded.
+
+    Such as:
+      flm bench convert --data data/300w --json convert.json
+
+    Args:
+        data: Folder of shards, whose faces are enlarged to photos.
+        json: Where the rows are written.
+    """
+    from flm.bench.convert import bench_convert as measure
+    from flm.bench.measure import publish
+
+    publish(measure(data), json)
+
+
+def bench() -> None:
+    """Ours beside a peer, in one run on this machine; `flm bench --help` names the subjects."""
+
+
+BENCHMARKS = {"loader": bench_loader, "convert": bench_convert}
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "recipes": recipes, "bench": bench}
 
 
 @exits_on_input_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line; that of this process if None."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["train"]:
+    if arguments[:1] == ["bench"]:
+        run_command(BENCHMARKS, arguments[1:], program=f"{PROGRAM} bench")
+    elif arguments[:1] == ["train"]:
         from flm.train import main as train_main
 
         train_main(arguments[1:])

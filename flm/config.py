@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from flm.augment import AugmentConfig
 from flm.data.loader import CropShape, LoaderConfig
+from flm.data.store import is_url
 from flm.errors import InputError
 from flm.fields import flat_fields, to_fields
 from flm.model.losses import LossConfig, check_loss_fits_head
@@ -23,8 +24,9 @@ class TrainConfig:
 
     recipe: str
     """The name of the recipe that this began as."""
-    data: Path = Path("data/300w")
-    """Folder of shards, as `python -m shards convert` makes it."""
+    data: str = "data/300w"
+    """Folder of shards, as `python -m shards convert` makes it, or where it was uploaded: https://…, s3://…,
+    gs://… or hf://datasets/…"""
     out: Path | None = None
     """Folder of the run; runs/RECIPE if not given."""
     resume: str = "auto"
@@ -104,11 +106,12 @@ class TrainConfig:
 
     def with_resolved_paths(self) -> "TrainConfig":
         """The same run wherever it is gone on from."""
-        weights = self.model.weights
+        weights, cache_dir = self.model.weights, self.loader.cache_dir
         return dataclasses.replace(
             self,
-            data=self.data.resolve(),
+            data=self.data if is_url(self.data) else str(Path(self.data).resolve()),
             out=self.run.resolve(),
+            loader=dataclasses.replace(self.loader, cache_dir=cache_dir.resolve() if cache_dir else None),
             model=dataclasses.replace(self.model, weights=weights.resolve() if weights else None),
         )
 
@@ -116,8 +119,8 @@ class TrainConfig:
 MAY_CHANGE = {
     "data", "out", "resume", "epochs", "steps", "eval_batch_size", "accumulation_steps", "tracking",
     "log_every_steps", "eval_every_steps", "keep_checkpoints", "channels_last", "compile",
-    "loader.num_workers", "loader.prefetch_batches", "loader.max_open_files", "model.pretrained",
-    "model.weights",
+    "loader.num_workers", "loader.prefetch_batches", "loader.max_open_files", "loader.cache_dir",
+    "loader.cache_gib", "loader.max_bad_samples", "model.pretrained", "model.weights",
 }  # fmt: skip
 """What a run may be gone on with in another way, because it does not change what a step does.
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from flm.checkpoint import find_checkpoint, load_network, read_config
 from flm.data.crops import crop_plainly
 from flm.data.loader import CropShape, LoaderConfig, ProcessPlace, evaluation_batches
-from flm.data.manifest import Manifest
 from flm.data.samples import Batch
+from flm.data.store import open_store
 from flm.errors import InputError
 from flm.fields import from_fields
 from flm.geometry import transform_points, unit_to_crop
@@ -221,22 +221,26 @@ def _refuse(keys: list[str], what: str) -> None:
 
 def evaluate_checkpoint(
     checkpoint: Path,
-    data: Path,
+    data: str,
     *,
     split: str,
     boxes: Literal["truth", "annotation"] | None = None,
     batch_size: int = 64,
     num_workers: int = 1,
+    cache_dir: Path | None = None,
+    cache_gib: float = 50.0,
 ) -> tuple[EvalReport, bool]:
     """Measure a checkpoint on a split of shards, in float32, on all processes that a launcher started.
 
     Args:
         checkpoint: a checkpoint's or a run's folder.
-        data: folder of shards.
+        data: folder of shards, or its URL.
         split: which split.
         boxes: what the crops are cut around; what the checkpoint was trained with if None.
         batch_size: over all processes.
         num_workers: reading processes of each process.
+        cache_dir: where remote shards are kept; `default_cache_dir()` if None.
+        cache_gib: how much of them at most.
 
     Returns:
         The report, and whether this is the first process, which tells it.
@@ -246,7 +250,8 @@ def evaluate_checkpoint(
     """
     folder = find_checkpoint(checkpoint)
     network = load_network(folder)
-    manifest = Manifest.read(data)
+    store = open_store(data, cache_dir=cache_dir, cache_gib=cache_gib)
+    manifest = store.manifest
     if manifest.scheme != network.config.scheme:
         raise InputError(
             f"{data}: the shards have {manifest.scheme} landmarks, {folder} predicts "
@@ -258,7 +263,7 @@ def evaluate_checkpoint(
     place = ProcessPlace(process=processes.process_index, num_processes=processes.num_processes)
     size_px = network.config.input_size_px
     batches = evaluation_batches(
-        data,
+        store,
         loader,
         CropShape(size_px=size_px, margin=network.config.crop_margin),
         split=split,

@@ -12,7 +12,7 @@ from flm.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A stroke that joins landmarks when a face is drawn."""
+    """A stroke that joins landmarks when a face is drawn; closed around a single point it is a dot."""
 
     points: tuple[int, ...]
     closed: bool = False
@@ -37,7 +37,7 @@ class LandmarkScheme:
     """Right and left outer corner; their distance is the inter-ocular distance."""
     right_eye: tuple[int, ...]
     left_eye: tuple[int, ...]
-    """Points whose mean stands for the pupil, as the 300-W papers take it."""
+    """Points whose mean stands for the pupil, as the 300-W papers take it; where it is marked, the pupil."""
     lines: tuple[Line, ...]
 
     def __post_init__(self) -> None:
@@ -104,8 +104,55 @@ def _ibug_68() -> LandmarkScheme:
     )
 
 
+def _wflw_98() -> LandmarkScheme:
+    """The 98 points of WFLW, with outlines of the brows and marked pupils.
+
+    Source: Wu et al., "Look at Boundary: A Boundary-Aware Face Alignment Algorithm", 2018, and the figure of
+    the points on the data set's page.
+    """
+    pairs = [(i, 32 - i) for i in range(16)]
+    pairs += [(i, 79 - i) for i in range(33, 38)] + [(i, 88 - i) for i in range(38, 42)]
+    pairs += [(55, 59), (56, 58)]
+    pairs += [(i, 132 - i) for i in range(60, 65)] + [(i, 140 - i) for i in range(65, 68)] + [(96, 97)]
+    pairs += [(76, 82), (77, 81), (78, 80), (83, 87), (84, 86)]
+    pairs += [(88, 92), (89, 91), (93, 95)]
+    parts = {
+        "jaw": _span(0, 32),
+        "brows": _span(33, 50),
+        "nose": _span(51, 59),
+        "eyes": (*_span(60, 75), 96, 97),
+        "mouth": _span(76, 95),
+    }
+    lines = (
+        Line(points=_span(0, 32)),
+        Line(points=_span(33, 41), closed=True),
+        Line(points=_span(42, 50), closed=True),
+        Line(points=_span(51, 54)),
+        Line(points=_span(55, 59)),
+        Line(points=_span(60, 67), closed=True),
+        Line(points=_span(68, 75), closed=True),
+        Line(points=_span(76, 87), closed=True),
+        Line(points=_span(88, 95), closed=True),
+        Line(points=(96,), closed=True),
+        Line(points=(97,), closed=True),
+    )
+    return LandmarkScheme(
+        name="wflw-98",
+        num_points=98,
+        parts=MappingProxyType(parts),
+        mirror_permutation=_permutation(98, pairs),
+        outer_eye_corners=(60, 72),
+        right_eye=(96,),
+        left_eye=(97,),
+        lines=lines,
+    )
+
+
 IBUG_68 = _ibug_68()
-SCHEMES: Mapping[str, LandmarkScheme] = MappingProxyType({scheme.name: scheme for scheme in (IBUG_68,)})
+WFLW_98 = _wflw_98()
+SCHEMES: Mapping[str, LandmarkScheme] = MappingProxyType(
+    {scheme.name: scheme for scheme in (IBUG_68, WFLW_98)}
+)
 
 
 def scheme_named(name: str) -> LandmarkScheme:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from flm.landmarks import LandmarkScheme
+from flm.subsets import subset_names
 
 FaceSize = Literal["inter-ocular", "inter-pupil", "box"]
 SMALLEST_FACE_SIZE_PX = 1.0
@@ -213,12 +214,6 @@ class FaceErrors:
     def nme_pct_by_part(self) -> dict[str, float]:
         """Mean error of each facial part over all faces, percent of the inter-ocular distance."""
         return dict(zip(self.parts, (100 * self.nme_parts.mean(axis=0)).tolist(), strict=True))
-
-
-def subset_names(subset: str) -> tuple[str, ...]:
-    """The subsets that a face counts in: `common/helen` is in `common` and in `common/helen`."""
-    steps = subset.split("/") if subset else []
-    return tuple("/".join(steps[: i + 1]) for i in range(len(steps)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

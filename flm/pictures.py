@@ -1,6 +1,8 @@
 """Pictures from disk, whatever their format."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from flm.errors import InputError
+
+JPEG_REDUCTIONS = (1, 2, 4, 8)
+"""By how much a JPEG can be reduced while it is decoded."""
 
 
 def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
@@ -21,13 +26,41 @@ def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height widt
     Raises:
         InputError: the file is missing, is no picture, is cut short, or has pixels of 32 bits.
     """
+    with _opened(path) as picture:
+        return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
+
+
+def read_reduced(
+    path: Path, reduction: int
+) -> tuple[UInt8[np.ndarray, "reduced_height reduced_width 3"], tuple[int, int]]:
+    """Decode a picture as it is stored, a JPEG at a reduced scale: quicker, and in less memory.
+
+    Args:
+        path: any format that Pillow knows.
+        reduction: r, one of `JPEG_REDUCTIONS`; pixel i then stands for the pixels r·i … r·(i + 1) - 1.
+
+    Returns:
+        The pixels, reduced if it is a JPEG, and the width and height of the picture itself.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        if reduction > 1:
+            # The decoder takes the smallest scale of its own that still covers this size.
+            picture.draft("RGB", (max(1, width // reduction), max(1, height // reduction)))
+        return _rgb(picture), (width, height)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             # Such as a broken EXIF block; what cannot be decoded raises.
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
-                turned = ImageOps.exif_transpose(picture) if upright else picture
-                return _rgb(turned)
+                yield picture
     except FileNotFoundError as error:
         raise InputError(f"{path}: the picture is missing") from error
     except Exception as error:  # decoders and EXIF readers fail each in their own way

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from flm.augment import AugmentConfig
@@ -18,12 +17,13 @@ def quickstart() -> TrainConfig:
     """A slim network on rendered faces, in minutes on a laptop's processor.
 
     Source: this project. Command: bash launch/quickstart.sh
-    Result: not yet measured.
+    Result: NME 3.37 % on 400 rendered test faces (validation 3.50 %), one seed; 14 epochs in 4 minutes on two
+    cores of an AMD EPYC with bf16, 5 min 22 s with rendering and evaluation, other work running beside it.
     """
     return TrainConfig(
         recipe="quickstart",
-        data=Path("data/synthetic"),
-        epochs=12.0,
+        data="data/synthetic",
+        epochs=14.0,
         batch_size=64,
         model=ModelConfig(backbone="xception_compact_slim", head="heatmap", input_size_px=128),
         augment=AugmentConfig(
@@ -35,7 +35,9 @@ def quickstart() -> TrainConfig:
             contrast=0.2,
             saturation=0.2,
         ),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, ema_decay=0.99),
+        optimizer=OptimizerConfig(
+            learning_rate=3e-3, warmup_steps=50, ema_decay=0.99, max_gradient_norm=20.0
+        ),
         eval_every_steps=200,
     )
 
@@ -86,7 +88,7 @@ def reference() -> TrainConfig:
 
 
 def _real_faces() -> AugmentConfig:
-    """The augmentation of the recipes for photographs."""
+    """The augmentation of long runs on photographs."""
     return AugmentConfig(
         rotation_deg=25.0,
         scale=0.15,
@@ -109,17 +111,38 @@ def _real_faces() -> AugmentConfig:
 def ibug68_quick() -> TrainConfig:
     """A real model in a quarter of an hour on two processor cores, from ImageNet weights.
 
-    Source: this project.
-    Result: not yet measured.
+    Source: this project. Chosen on the validation part among four trials: a milder augmentation, a wider head
+    and a larger learning rate for it each learn more in so short a run.
+    Command: accelerate launch --config_file launch/cpu.yaml -m flm.train ibug68-quick --data data/300w
+    Result: NME 3.40 % on the 330 faces of HELEN's test set, boxes of the landmarks (validation 3.56 %), one
+    seed, trained on 1,811 faces of AFW, HELEN and LFPW; 10.5 minutes on two cores of an AMD EPYC with bf16.
     """
     return TrainConfig(
         recipe="ibug68-quick",
-        epochs=16.0,
+        epochs=11.0,
         batch_size=32,
-        model=ModelConfig(backbone="legacy_xception", head="heatmap", input_size_px=128, pretrained=True),
+        model=ModelConfig(
+            backbone="legacy_xception", head="heatmap", input_size_px=128, head_channels=256, pretrained=True
+        ),
         loss=LossConfig(kind="wing"),
-        augment=_real_faces(),
-        optimizer=OptimizerConfig(learning_rate=2e-3, backbone_factor=0.5, ema_decay=0.99, warmup_steps=30),
+        augment=AugmentConfig(
+            rotation_deg=15.0,
+            scale=0.1,
+            translation=0.03,
+            mirror_probability=0.5,
+            brightness=0.3,
+            contrast=0.3,
+            saturation=0.3,
+            occlusion_probability=0.1,
+            occlusion_side_max=0.3,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=3e-3,
+            backbone_factor=0.33,
+            ema_decay=0.99,
+            warmup_steps=30,
+            max_gradient_norm=20.0,
+        ),
         eval_every_steps=200,
     )
 
@@ -139,11 +162,18 @@ def ibug68_xception() -> TrainConfig:
             head="heatmap",
             input_size_px=256,
             heatmap_stride=4,
+            head_channels=256,
             pretrained=True,
         ),
         loss=LossConfig(kind="star"),
         augment=_real_faces(),
-        optimizer=OptimizerConfig(learning_rate=2e-3, backbone_factor=0.5, ema_decay=0.999, warmup_steps=200),
+        optimizer=OptimizerConfig(
+            learning_rate=3e-3,
+            backbone_factor=0.33,
+            ema_decay=0.999,
+            warmup_steps=200,
+            max_gradient_norm=20.0,
+        ),
         loader=LoaderConfig(num_workers=8),
         eval_every_steps=500,
     )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ from flm.config import TrainConfig, check_same_run
 from flm.data.loader import ProcessPlace, evaluation_batches, training_batches
 from flm.data.manifest import Manifest
 from flm.data.samples import Batch
+from flm.data.store import ShardStore, open_store
 from flm.errors import InputError
 from flm.model.network import LandmarkNetwork, build_network
 from flm.optimization import (
@@ -46,7 +47,8 @@ class Run:
     """Everything that a training step touches, and where the run stands."""
 
     config: TrainConfig
-    manifest: Manifest
+    store: ShardStore
+    """Where the shards are."""
     accelerator: Accelerator
     network: LandmarkNetwork
     """Bare."""
@@ -60,6 +62,13 @@ class Run:
     """Steps that are done."""
     best_score: float | None = None
     best_step: int | None = None
+    bad_samples: set[str] = field(default_factory=set)
+    """Those that this process met since the run was last started, and read others for."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the shards hold."""
+        return self.store.manifest
 
     @property
     def place(self) -> ProcessPlace:
@@ -76,7 +85,7 @@ class Run:
         """This process's rows of the steps that are left."""
         config = self.config
         return training_batches(
-            config.data,
+            self.store,
             config.loader,
             config.crop,
             steps=range(self.step, self.steps),
@@ -89,7 +98,7 @@ class Run:
         """This process's rows of the validation split."""
         config = self.config
         return evaluation_batches(
-            config.data,
+            self.store,
             config.loader,
             config.crop,
             split=VALIDATION,
@@ -116,7 +125,7 @@ def build(config: TrainConfig) -> Run:
     Raises:
         InputError: the shards do not fit the configuration, or the processes cannot share a batch.
     """
-    manifest = _checked_manifest(config)
+    store = _checked_store(config)
     accelerator = _accelerator(config)
     torch.manual_seed(config.seed)
     network = build_network(config.model)
@@ -134,18 +143,20 @@ def build(config: TrainConfig) -> Run:
     trained, prepared = accelerator.prepare(trainable, optimizer)
     return Run(
         config=config,
-        manifest=manifest,
+        store=store,
         accelerator=accelerator,
         network=network,
         trained=trained,
         optimizer=prepared,
         average=average,
-        steps=config.num_steps(manifest.num_samples("train")),
+        steps=config.num_steps(store.manifest.num_samples("train")),
     )
 
 
-def _checked_manifest(config: TrainConfig) -> Manifest:
-    manifest = Manifest.read(config.data)
+def _checked_store(config: TrainConfig) -> ShardStore:
+    loader = config.loader
+    store = open_store(config.data, cache_dir=loader.cache_dir, cache_gib=loader.cache_gib)
+    manifest = store.manifest
     for split in ("train", VALIDATION):
         manifest.shards_of(split)
     if manifest.scheme != config.model.scheme:
@@ -153,7 +164,7 @@ def _checked_manifest(config: TrainConfig) -> Manifest:
             f"{config.data}: the shards have {manifest.scheme} landmarks, --model.scheme is "
             f"{config.model.scheme}; make them agree"
         )
-    return manifest
+    return store
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

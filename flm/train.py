@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 import torch.distributed
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from flm.augment import augment
@@ -53,6 +54,7 @@ def train(config: TrainConfig) -> Path:
             if run.is_due(run.config.eval_every_steps):
                 with clock.paused():
                     validate_and_save(run, log)
+        tell_bad_samples(run, log)
     return run.config.run
 
 
@@ -84,6 +86,7 @@ def train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
     torch.manual_seed(int(seed.generate_state(1)[0]))
     set_learning_rate(run.optimizer.optimizer, learning_rate_at(run.step, run.steps, config.optimizer))
     run.trained.train()
+    run.bad_samples.update(batch.bad_samples)
     parts = batch.to(accelerator.device).split(len(batch) // config.accumulation_steps)
     totals: dict[str, Tensor] = {}
     for part in parts:
@@ -153,6 +156,18 @@ def validate(run: Run) -> EvalReport:
         loss=config.loss,
         num_pictures=config.tracking.num_pictures,
     )
+
+
+def tell_bad_samples(run: Run, log: RunLog) -> None:
+    """The samples that the processes replaced, as `--loader.max-bad-samples` let them."""
+    if run.config.loader.max_bad_samples == 0:
+        return
+    of_all = sorted({*gather_object(sorted(run.bad_samples))})
+    if of_all:
+        log.say(
+            f"{len(of_all)} samples could not be used, and others were trained on in their place: "
+            f"{', '.join(of_all)}; `python -m shards verify --repair` drops them"
+        )
 
 
 @exits_on_input_error

@@ -1,41 +1,44 @@
 """From annotated faces to tar shards and their manifest.
 
 Worker processes cut the faces out; this process writes the tars, in order, so that the bytes are the same
-for any number of processes.
+for any number of processes. Under a launcher each process writes its own shards, and the first one the
+manifest.
 """
 
 import contextlib
+import dataclasses
 import functools
-import hashlib
 import itertools
+import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-from jaxtyping import UInt8
+import tyro
 
-from flm.data.manifest import Manifest, ShardEntry
+from flm.data.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from flm.errors import InputError
-from flm.geometry import FaceBox, resample, square_crop, transform_points
-from shards.annotation import DataSet, FaceAnnotation
-from shards.output import replaced_when_done, shard_name, sync
-from shards.plan import PlannedSample, num_straddling_groups, plan_splits
+from flm.files import write_whole
+from flm.subsets import count_subsets
+from shards.annotation import DataSet
+from shards.encode import Decoding, EncodedSample, encode_faces
+from shards.machines import Crew
+from shards.output import UNFINISHED_NAME, replaced_when_done
+from shards.plan import PlannedSample, PlannedShard, num_straddling_groups, plan_shards, plan_splits
 from shards.progress import progress
+from shards.tars import sha256_of, write_shard
 from shards.workers import map_in_order, prepare_workers, usable_cpus
-
-EncodedSample = dict[str, str | bytes]
 
 FACES_PER_TASK = 8
 """What a worker is handed at once: long against the hand-over, short against the wait of an orderly stop."""
 
-MEMBER_MTIME_S = 946_684_800
-"""Start of the year 2000, for every member of every tar, so that equal samples give equal bytes."""
 
-MIN_FACE_PX = 4.0
-"""A truth box with no longer side than this shows no face; its annotation is broken."""
+def cpus_of_this_process() -> int:
+    """This process's share of the machine's processors, where a launcher started several."""
+    return max(1, usable_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +51,19 @@ class ConvertOptions:
     """Share of the landmarks' box that is added on each side, as room for augmentation."""
     shard_size: int = 1000
     """Most faces in one tar."""
-    processes: int = field(default_factory=usable_cpus)
-    """Worker processes; changes nothing in the output. Default: one for each processor."""
+    processes: int = field(default_factory=cpus_of_this_process)
+    """Worker processes of each process that a launcher started; changes nothing in the output. Default: one
+    for each processor."""
     seed: int = 0
     """Another seed holds out other photos for validation and mixes the faces otherwise."""
     validation_share: float = 0.1
     """Share of train that is held out, in whole photos; 0 for none."""
+    decode: Decoding = "reduced"
+    """A JPEG that the crop shrinks is decoded at a reduced scale, which is quicker and shows the same; full
+    decodes every pixel."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep the shards that are done when the conversion is stopped, and go on from those of an earlier one:
+    only shards that are missing, damaged or made from something else are made anew."""
 
     def __post_init__(self) -> None:
         minimums = {"crop_size_px": 16, "shard_size": 1, "processes": 1}
@@ -81,127 +91,115 @@ def convert(data_set: DataSet, out: Path, options: ConvertOptions) -> Manifest:
     """
     if options.processes > 1:
         prepare_workers("flm.data.samples")
+    splits = _planned_splits(data_set, options)
+    shards = plan_shards(
+        splits,
+        shard_size=options.shard_size,
+        options=f"{options.crop_size_px} {options.crop_margin} {options.decode} {data_set.source}",
+    )
+    crew = Crew.assembled()
+    with _folder_of_crew(out, crew, keep_unfinished=options.resume) as unfinished:
+        _write_shards(shards[crew.process :: crew.num_processes], unfinished, out, options)
+        crew.wait_for_all()
+        manifest = _manifest(data_set, splits, [_read_entry(unfinished, shard) for shard in shards], options)
+        if crew.is_first:
+            manifest.write(unfinished)
+    crew.wait_for_all()
+    return manifest
+
+
+def _planned_splits(data_set: DataSet, options: ConvertOptions) -> Mapping[str, Sequence[PlannedSample]]:
     splits = plan_splits(data_set.faces, seed=options.seed, validation_share=options.validation_share)
-    if not splits["train"]:
-        raise InputError(f"{data_set.source}: no face to train on; check the source and --validation-share")
+    if not data_set.faces:
+        raise InputError(f"{data_set.source}: there is no face; check the source")
     schemes = sorted({face.scheme for face in data_set.faces})
     if len(schemes) > 1:
         raise InputError(
             f"{data_set.source}: faces of {' and '.join(schemes)}; convert each scheme by itself"
         )
-    ordered = [sample for samples in splits.values() for sample in samples]
-    with (
-        replaced_when_done(out) as unfinished,
-        progress("converting", len(ordered)) as advance,
-        contextlib.closing(
-            map_in_order(
-                functools.partial(encode_faces, options=options),
-                [ordered[i : i + FACES_PER_TASK] for i in range(0, len(ordered), FACES_PER_TASK)],
-                processes=options.processes,
-            )
-        ) as encoded_tasks,
-    ):
-        encoded = itertools.chain.from_iterable(encoded_tasks)
-        entries = {
-            split: _write_split(encoded, split, len(samples), unfinished, options.shard_size, advance)
-            for split, samples in splits.items()
-        }
-        manifest = _manifest(data_set, splits, entries, options)
-        manifest.write(unfinished)
-    return manifest
+    return splits
 
 
-def encode_faces(samples: Sequence[PlannedSample], *, options: ConvertOptions) -> list[EncodedSample]:
-    """What the tars hold of these samples.
+@contextlib.contextmanager
+def _folder_of_crew(out: Path, crew: Crew, *, keep_unfinished: bool) -> Iterator[Path]:
+    """The folder that all processes write into; the first one makes it and publishes it."""
+    if not crew.is_first:
+        crew.wait_for_all()
+        yield out / UNFINISHED_NAME
+        return
+    with replaced_when_done(out, keep_unfinished=keep_unfinished) as unfinished:
+        crew.wait_for_all()
+        yield unfinished
 
-    Raises:
-        InputError: a picture cannot be read, or landmarks do not lie on it.
-    """
-    return [_encode_face(sample, options) for sample in samples]
 
-
-def _encode_face(sample: PlannedSample, options: ConvertOptions) -> EncodedSample:
-    # Loads torch, which a command line that only parses or refuses should not wait for.
-    from flm.data.samples import SampleRecord, encode_sample
-
-    face = sample.face
-    picture = face.picture.read()
-    _check_landmarks(face, picture)
-    truth_box = FaceBox.around(face.landmarks_image)
-    image_to_shard = square_crop(truth_box, options.crop_size_px, options.crop_margin)
-    record = SampleRecord(
-        scheme=face.scheme,
-        landmarks_shard=transform_points(face.landmarks_image, image_to_shard),
-        image_to_shard=image_to_shard,
-        face_box_image=face.face_box_image,
-        subset=face.subset,
-        source_file=face.source_file,
-        group=face.group,
-        mirror_of=face.mirror_of,
+def _write_shards(
+    shards: Sequence[PlannedShard], unfinished: Path, out: Path, options: ConvertOptions
+) -> None:
+    """Write those of the shards that are not there yet, with an entry beside each."""
+    missing = [shard for shard in shards if not (options.resume and _is_done(shard, unfinished, out))]
+    samples = [sample for shard in missing for sample in shard.samples]
+    encode = functools.partial(
+        encode_faces,
+        crop_size_px=options.crop_size_px,
+        crop_margin=options.crop_margin,
+        decode=options.decode,
     )
-    return encode_sample(sample.key, resample(picture, image_to_shard, options.crop_size_px), record)
-
-
-def _check_landmarks(face: FaceAnnotation, picture: UInt8[np.ndarray, "height width 3"]) -> None:
-    landmarks = face.landmarks_image
-    height, width = picture.shape[:2]
-    if not np.isfinite(landmarks).all():
-        raise InputError(f"{face.source_file}: a landmark is not a finite number; fix or remove the face")
-    size = np.array([width, height])
-    # A face may be cut by the picture's edge, but not be a whole picture away from it.
-    outside = ((landmarks < -size) | (landmarks > 2 * size)).any(axis=1)
-    if outside.any():
-        index = int(outside.argmax())
-        x, y = landmarks[index]
-        raise InputError(
-            f"{face.source_file}: landmark {index} at ({x:.0f}, {y:.0f}) is far outside the picture of "
-            f"{width} by {height} px; fix or remove the face"
-        )
-    if FaceBox.around(landmarks).long_side <= MIN_FACE_PX:
-        raise InputError(
-            f"{face.source_file}: all landmarks lie within {MIN_FACE_PX:g} px; fix or remove the face"
-        )
-
-
-def _write_split(
-    encoded: Iterator[EncodedSample],
-    split: str,
-    num_samples: int,
-    folder: Path,
-    shard_size: int,
-    advance: Callable[[int], None],
-) -> tuple[ShardEntry, ...]:
-    entries: list[ShardEntry] = []
-    for index in range(math.ceil(num_samples / shard_size)):
-        num_here = min(shard_size, num_samples - index * shard_size)
-        path = folder / shard_name(split, index)
-        entries.append(_write_shard(path, itertools.islice(encoded, num_here), num_here, advance))
-    return tuple(entries)
-
-
-def _write_shard(
-    path: Path, encoded: Iterator[EncodedSample], num_samples: int, advance: Callable[[int], None]
-) -> ShardEntry:
-    # Loads torch.
-    from webdataset.writer import TarWriter
-
+    tasks = [samples[i : i + FACES_PER_TASK] for i in range(0, len(samples), FACES_PER_TASK)]
     with (
-        path.open("wb") as file,
-        TarWriter(file, encoder=False, mtime=MEMBER_MTIME_S, user="flm", group="flm", mode=0o644) as tar,
+        progress("converting", len(samples)) as advance,
+        contextlib.closing(map_in_order(encode, tasks, processes=options.processes)) as encoded_tasks,
     ):
-        for sample in encoded:
-            tar.write(sample)
-            advance(1)
-    sync(path)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return ShardEntry(name=path.name, num_samples=num_samples, num_bytes=path.stat().st_size, sha256=sha256)
+        encoded = _counted(itertools.chain.from_iterable(encoded_tasks), advance)
+        for shard in missing:
+            part = itertools.islice(encoded, len(shard.samples))
+            entry = write_shard(unfinished / shard.name, part, made_from=shard.made_from)
+            write_whole(_entry_path(unfinished, shard), json.dumps(dataclasses.asdict(entry)).encode())
+
+
+def _counted(encoded: Iterable[EncodedSample], advance: Callable[[int], None]) -> Iterator[EncodedSample]:
+    for sample in encoded:
+        yield sample
+        advance(1)
+
+
+def _is_done(shard: PlannedShard, unfinished: Path, out: Path) -> bool:
+    """Whether a shard of an earlier conversion, stopped or complete, is the planned one; takes it over."""
+    entry_path = _entry_path(unfinished, shard)
+    if entry_path.exists():
+        return _is_whole(_read_entry(unfinished, shard), shard, unfinished / shard.name)
+    listed = _entries_of_manifest(out).get(shard.name)
+    if listed is None or not _is_whole(listed, shard, out / shard.name):
+        return False
+    # A second name for the same bytes; `out` keeps its own until the new folder is published.
+    (unfinished / shard.name).unlink(missing_ok=True)
+    (unfinished / shard.name).hardlink_to(out / shard.name)
+    write_whole(entry_path, json.dumps(dataclasses.asdict(listed)).encode())
+    return True
+
+
+def _is_whole(entry: ShardEntry, shard: PlannedShard, path: Path) -> bool:
+    return entry.made_from == shard.made_from and path.exists() and sha256_of(path) == entry.sha256
+
+
+def _entry_path(unfinished: Path, shard: PlannedShard) -> Path:
+    return unfinished / f"{shard.name}.json"
+
+
+def _read_entry(unfinished: Path, shard: PlannedShard) -> ShardEntry:
+    return ShardEntry(**json.loads(_entry_path(unfinished, shard).read_bytes()))
+
+
+def _entries_of_manifest(out: Path) -> Mapping[str, ShardEntry]:
+    if not (out / MANIFEST_NAME).exists():
+        return {}
+    splits = Manifest.read(out).splits
+    return {entry.name: entry for entries in splits.values() for entry in entries}
 
 
 def _manifest(
     data_set: DataSet,
     splits: Mapping[str, Sequence[PlannedSample]],
-    entries: Mapping[str, tuple[ShardEntry, ...]],
+    entries: Sequence[ShardEntry],
     options: ConvertOptions,
 ) -> Manifest:
     straddling = num_straddling_groups(data_set.faces)
@@ -210,7 +208,7 @@ def _manifest(
         f"hash, seed {options.seed}"
     )
     if straddling:
-        rule += f"; {straddling} photos have faces in both train and test, as the source has them"
+        rule += f"; {straddling} photos or people have faces in both train and test, as the source has them"
     return Manifest(
         scheme=data_set.faces[0].scheme,
         crop_size_px=options.crop_size_px,
@@ -218,9 +216,11 @@ def _manifest(
         source=data_set.source,
         split_rule=rule,
         licence=data_set.licence,
-        splits=entries,
+        splits={
+            split: tuple(entry for entry in entries if entry.name.startswith(f"{split}-")) for split in splits
+        },
         subsets={
-            split: dict(sorted(Counter(sample.face.subset for sample in samples).items()))
+            split: count_subsets(sample.face.subset for sample in samples)
             for split, samples in splits.items()
         },
     )

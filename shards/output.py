@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import os
 import re
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from flm.data.manifest import MANIFEST_NAME, Manifest
 from flm.errors import InputError
 from shards.plan import SPLITS
+from shards.tars import sync
 from shards.workers import signals_deferred
 
 LOCK_NAME = ".convert.lock"
@@ -21,17 +21,16 @@ UNFINISHED_NAME = ".unfinished"
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 
 
-def shard_name(split: str, index: int) -> str:
-    """Name of the tar number `index` of a split."""
-    return f"{split}-{index:06d}.tar"
-
-
 @contextlib.contextmanager
-def replaced_when_done(out: Path) -> Iterator[Path]:
+def replaced_when_done(out: Path, *, keep_unfinished: bool = False) -> Iterator[Path]:
     """A folder to fill with tars and a manifest, which become those of `out` when the block is through.
 
     It lies inside `out`, which may be a mount point, so that the last step needs no space and no copy.
     When the block fails, it is removed, and `out` has what it had before.
+
+    Args:
+        out: the folder that readers look into.
+        keep_unfinished: whether the folder stays when the block fails, and is found as it was the next time.
 
     Raises:
         InputError: `out` cannot be written, is full, is being written by someone else, or has shards that no
@@ -40,17 +39,21 @@ def replaced_when_done(out: Path) -> Iterator[Path]:
     existed = out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
+        with locked(out):
             stale = _shards_to_replace(out)
             unfinished = out / UNFINISHED_NAME
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-            unfinished.mkdir()
+            if not keep_unfinished:
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+            unfinished.mkdir(exist_ok=True)
+            published = False
             try:
                 yield unfinished
                 with signals_deferred(signal.SIGINT, signal.SIGTERM):
                     _publish(unfinished, out, stale)
+                published = True
             finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                if published or not keep_unfinished:
+                    shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{out}: {_what_to_do(error)}; nothing there was changed") from error
     finally:
@@ -61,7 +64,12 @@ def replaced_when_done(out: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
+    """Nobody else writes into the folder while the block runs.
+
+    Raises:
+        InputError: somebody does already.
+    """
     path = out / LOCK_NAME
     with path.open("w") as lock:
         try:
@@ -107,21 +115,11 @@ def _publish(unfinished: Path, out: Path, stale: frozenset[str]) -> None:
     (out / MANIFEST_NAME).unlink(missing_ok=True)
     for name in stale:
         (out / name).unlink(missing_ok=True)
-    for path in sorted(unfinished.iterdir()):
-        if path.name != MANIFEST_NAME:
-            path.replace(out / path.name)
+    for path in sorted(unfinished.glob("*.tar")):
+        path.replace(out / path.name)
     sync(out)
     (unfinished / MANIFEST_NAME).replace(out / MANIFEST_NAME)
     sync(out)
-
-
-def sync(path: Path) -> None:
-    """Return when the file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _what_to_do(error: OSError) -> str:

@@ -27,6 +27,52 @@ class PlannedSample:
     face: FaceAnnotation
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedShard:
+    """A tar that is to be written."""
+
+    split: str
+    index: int
+    samples: Sequence[PlannedSample]
+    made_from: str
+    """Hash of all that decides its bytes, but for the pictures' own."""
+
+    @property
+    def name(self) -> str:
+        """Of the tar."""
+        return f"{self.split}-{self.index:06d}.tar"
+
+
+def plan_shards(
+    splits: Mapping[str, Sequence[PlannedSample]], *, shard_size: int, options: str
+) -> list[PlannedShard]:
+    """The tars of all splits, each of at most that many samples.
+
+    Args:
+        splits: as `plan_splits` gives them.
+        shard_size: samples of a shard.
+        options: what else decides the bytes, as text.
+    """
+    shards = []
+    for split, samples in splits.items():
+        for index, start in enumerate(range(0, len(samples), shard_size)):
+            part = samples[start : start + shard_size]
+            shards.append(
+                PlannedShard(split=split, index=index, samples=part, made_from=_hash_of(part, options))
+            )
+    return shards
+
+
+def _hash_of(samples: Sequence[PlannedSample], options: str) -> str:
+    digest = hashlib.sha256(options.encode())
+    for sample in samples:
+        face = sample.face
+        facts = (sample.key, face.source_file, face.scheme, face.face_box_image, face.subset, face.group)
+        digest.update(repr((*facts, face.mirror_of)).encode())
+        digest.update(face.landmarks_image.tobytes())
+    return digest.hexdigest()
+
+
 def plan_splits(
     faces: Iterable[FaceAnnotation], *, seed: int, validation_share: float
 ) -> Mapping[str, Sequence[PlannedSample]]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flm.data.manifest import Manifest
+from shards.machines import Crew
 from shards.plan import SPLITS
 
 BYTES_PER_MB = 1e6
@@ -15,12 +16,16 @@ BYTES_PER_MB = 1e6
 def print_summary(manifest: Manifest, out: Path, *, left_out: Mapping[str, int], duration_s: float) -> None:
     """Counts of each split and subset, what was left out, and the command that comes next.
 
+    Of several processes only the first tells it.
+
     Args:
         manifest: what was written.
         out: where.
         left_out: numbers of faces by reason.
         duration_s: of the whole command.
     """
+    if not Crew.of_environment().is_first:
+        return
     # Wide where the output is no terminal, so that no line is broken in a log.
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     console.print(_table(manifest))

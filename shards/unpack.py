@@ -14,6 +14,10 @@ from flm.errors import InputError
 from shards.progress import progress
 
 
+class BrokenArchiveError(InputError):
+    """What is in the file is no tar, not all of one, or one that reaches outside its folder."""
+
+
 @contextlib.contextmanager
 def unpacked(source: Path, *, beside: Path) -> Iterator[Path]:
     """The folder of a data set.
@@ -57,7 +61,7 @@ def _extract(source: Path, folder: Path) -> None:
                     advance(file.tell() - position)
                     position = file.tell()
     except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise InputError(f"{source}: not a whole, safe tar ({error}); fetch it again") from error
+        raise BrokenArchiveError(f"{source}: not a whole, safe tar ({error}); fetch it again") from error
     except OSError as error:
         raise InputError(
             f"{source}: cannot be unpacked into {folder.parent} ({error.strerror}); "

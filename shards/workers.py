@@ -22,6 +22,8 @@ B = TypeVar("B")
 IN_FLIGHT_PER_PROCESS = 4
 """Enough that no process waits while the results are written, few enough that memory stays small."""
 
+_THREADS_OF_LINEAR_ALGEBRA = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 _CAN_FORK_FROM_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
@@ -37,11 +39,19 @@ def prepare_workers(*modules: str) -> None:
     multiprocessing.forkserver.set_forkserver_preload([*modules])
     # First, since its start lets the signals through again that are held back below.
     multiprocessing.resource_tracker.ensure_running()
-    # The server and all that it starts inherit the mask, so Ctrl-C is this process's business alone.
+    # The server and all that it starts inherit the mask, so Ctrl-C is this process's business alone, and the
+    # environment, so that a worker's linear algebra keeps to the one processor that is its share.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = {name: os.environ.get(name) for name in _THREADS_OF_LINEAR_ALGEBRA}
     try:
+        os.environ.update(dict.fromkeys(_THREADS_OF_LINEAR_ALGEBRA, "1"))
         multiprocessing.forkserver.ensure_running()
     finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

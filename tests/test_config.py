@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flm.config import MAY_CHANGE, TrainConfig, check_same_run
+from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.fields import flat_fields, from_fields, to_fields
 from flm.model.losses import LossConfig
@@ -86,11 +87,15 @@ def test_the_crop_is_what_the_model_sees(config):
 def test_resolved_paths_hold_wherever_one_stands(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = ModelConfig(weights=Path("weights/a.safetensors"))
-    resolved = dataclasses.replace(config, data=Path("../data"), model=model).with_resolved_paths()
-    assert resolved.data == tmp_path.parent / "data"
+    resolved = dataclasses.replace(config, data="../data", model=model).with_resolved_paths()
+    assert resolved.data == str(tmp_path.parent / "data")
     assert resolved.out == resolved.run == tmp_path / "runs" / "x"
     assert resolved.model.weights == tmp_path / "weights" / "a.safetensors"
     assert config.with_resolved_paths().model.weights is None
+    loader = LoaderConfig(cache_dir=Path("cache"))
+    far = dataclasses.replace(config, data="hf://datasets/a/b@main/c", loader=loader).with_resolved_paths()
+    assert far.data == "hf://datasets/a/b@main/c"
+    assert far.loader.cache_dir == tmp_path / "cache"
     monkeypatch.chdir("/")
     assert resolved.with_resolved_paths() == resolved
 

@@ -22,7 +22,7 @@ from flm.data.samples import SampleRecord
 from flm.errors import InputError
 from flm.geometry import FaceBox, transform_points
 from shards.__main__ import main
-from shards.annotation import DataSet, FaceAnnotation, PictureFile
+from shards.annotation import DataSet, DecodedPicture, FaceAnnotation, PictureFile
 from shards.convert import ConvertOptions, convert
 from shards.output import LOCK_NAME, UNFINISHED_NAME, replaced_when_done
 from shards.plan import hold_out, plan_splits
@@ -241,6 +241,25 @@ def test_validation_of_the_source_is_left_alone(faces: list[FaceAnnotation]) -> 
     assert [sample.face.source_file for sample in plan["validation"]] == [faces[0].source_file]
 
 
+def test_a_data_set_may_be_all_test(tmp_path: Path, faces: list[FaceAnnotation]) -> None:
+    only_test = [face for face in faces if face.split == "test"]
+    manifest = convert(as_data_set(only_test), tmp_path / "out", ONE_PROCESS)
+    assert manifest.num_samples("test") == len(only_test)
+    assert manifest.num_samples("train") == manifest.num_samples("validation") == 0
+
+
+def test_the_manifest_counts_a_face_in_each_of_its_subsets(
+    tmp_path: Path, faces: list[FaceAnnotation]
+) -> None:
+    subsets = ["blur+pose", "pose", ""]
+    marked = [
+        dataclasses.replace(face, split="test", subset=subset)
+        for face, subset in zip(faces, subsets, strict=False)
+    ]
+    manifest = convert(as_data_set(marked), tmp_path / "out", ONE_PROCESS)
+    assert manifest.subsets["test"] == {"blur": 1, "pose": 2}
+
+
 def test_keys_are_unique_and_fit_a_tar(faces: list[FaceAnnotation]) -> None:
     names = [
         "a/b.c.png",
@@ -342,12 +361,11 @@ class TestWhatWasThere:
         def full(path: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr("shards.convert.sync", full)
+        monkeypatch.setattr("shards.tars.sync", full)
         assert f"{out}: the disk is full; free space" in self.refused(faces, out)
 
-    def test_survives_a_run_without_faces_to_train_on(self, out: Path, faces: list[FaceAnnotation]) -> None:
-        only_test = [face for face in faces if face.split == "test"]
-        assert "no face to train on" in self.refused(only_test, out)
+    def test_survives_a_run_without_faces(self, out: Path) -> None:
+        assert "there is no face; check the source" in self.refused([], out)
 
     def test_is_not_overwritten_while_another_writes(self, out: Path, faces: list[FaceAnnotation]) -> None:
         before = contents(out)
@@ -444,7 +462,7 @@ def test_synthetic_faces_by_command(tmp_path: Path, capsys: pytest.CaptureFixtur
 class Interrupted:
     """Ctrl-C while this picture is read."""
 
-    def read(self) -> np.ndarray:
+    def decode(self, most_reduction: float) -> DecodedPicture:
         raise KeyboardInterrupt
 
 
@@ -452,5 +470,5 @@ class Interrupted:
 class Deadly:
     """Kills the process that reads it."""
 
-    def read(self) -> np.ndarray:
+    def decode(self, most_reduction: float) -> DecodedPicture:
         os._exit(9)

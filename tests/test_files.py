@@ -30,6 +30,16 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_who_reads_the_old_file_reads_on_in_it(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"old content")
+    with path.open("rb", buffering=0) as reader:
+        start = reader.read(3)
+        write_whole(path, b"NEW CONTENT")
+        assert start + reader.read() == b"old content"
+    assert path.read_bytes() == b"NEW CONTENT"
+
+
 def test_what_was_there_survives_a_disk_that_is_full(tmp_path):
     path = tmp_path / "file"
     write_whole(path, b"whole")

@@ -183,7 +183,7 @@ def test_archive_may_lie_one_folder_below_or_in_a_tar(archive: Path, tmp_path: P
     with unpacked(tar_path, beside=tmp_path / "new" / "deep") as folder:
         faces = read_ibug(folder).faces
         assert sorted(by_file(faces)) == expected
-        assert faces[0].picture.read().shape == (SIZE_PX, SIZE_PX, 3)
+        assert faces[0].picture.decode(1.0).pixels.shape == (SIZE_PX, SIZE_PX, 3)
     assert not list((tmp_path / "new" / "deep").iterdir())
 
 

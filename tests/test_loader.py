@@ -9,6 +9,7 @@ import torch
 
 from flm.data.loader import CropShape, LoaderConfig, ProcessPlace, evaluation_batches, training_batches
 from flm.data.manifest import Manifest
+from flm.data.store import open_store
 from flm.errors import InputError
 from flm.geometry import FaceBox, transform_points
 
@@ -26,7 +27,9 @@ def data(make_shards, tmp_path_factory):
 def train(data, steps=range(5), *, config=NO_WORKERS, place=None, batch_size=12, seed=0):
     place = place or ProcessPlace()
     return list(
-        training_batches(data, config, CROP, steps=steps, batch_size=batch_size, seed=seed, place=place)
+        training_batches(
+            open_store(data), config, CROP, steps=steps, batch_size=batch_size, seed=seed, place=place
+        )
     )
 
 
@@ -73,7 +76,9 @@ def test_an_evaluation_pads_and_marks(data, processes):
     for process in range(processes):
         place = ProcessPlace(process=process, num_processes=processes)
         batches = list(
-            evaluation_batches(data, NO_WORKERS, CROP, split="validation", batch_size=6, place=place)
+            evaluation_batches(
+                open_store(data), NO_WORKERS, CROP, split="validation", batch_size=6, place=place
+            )
         )
         steps.add(len(batches))
         assert {len(batch) for batch in batches} == {6 // processes}
@@ -85,7 +90,9 @@ def test_an_evaluation_pads_and_marks(data, processes):
 
 def test_a_split_smaller_than_a_batch_is_read_without_padding(data):
     batches = list(
-        evaluation_batches(data, NO_WORKERS, CROP, split="validation", batch_size=64, place=ProcessPlace())
+        evaluation_batches(
+            open_store(data), NO_WORKERS, CROP, split="validation", batch_size=64, place=ProcessPlace()
+        )
     )
     assert [len(batch) for batch in batches] == [7]
     assert batches[0].valid.all()
@@ -107,7 +114,11 @@ def test_too_few_faces_and_empty_splits_are_told(data):
     with pytest.raises(InputError, match="has 30 faces, fewer than one batch; give --batch-size 30"):
         train(data, batch_size=31)
     with pytest.raises(InputError, match="'test' of the shards is empty"):
-        list(evaluation_batches(data, NO_WORKERS, CROP, split="test", batch_size=6, place=ProcessPlace()))
+        list(
+            evaluation_batches(
+                open_store(data), NO_WORKERS, CROP, split="test", batch_size=6, place=ProcessPlace()
+            )
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -130,6 +141,8 @@ def test_a_crop_of_another_size_than_the_manifest_says_is_refused(make_shards, t
 def test_bad_settings_name_their_flag():
     with pytest.raises(ValueError, match=r"--loader\.window-shards is 0"):
         LoaderConfig(window_shards=0)
+    with pytest.raises(ValueError, match=r"--loader\.cache-gib is nan, must be a number above 0"):
+        LoaderConfig(cache_gib=float("nan"))
 
 
 def test_pixels_arrive_as_they_were_stored(data):

@@ -57,3 +57,39 @@ def test_an_unknown_field_is_refused(make_shards, tmp_path):
     (tmp_path / MANIFEST_NAME).write_text(json.dumps({**fields, "surprise": 1}))
     with pytest.raises(InputError, match="surprise"):
         Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../train-000000.tar"}, "leads out of the folder"),
+        ({"name": "a/../../b.tar"}, "leads out of the folder"),
+        ({"name": "/etc/passwd"}, "leads out of the folder"),
+        ({"name": "https://host/b.tar"}, "leads out of the folder"),
+        ({"name": "pipe:cat x"}, "leads out of the folder"),
+        ({"name": "a\\b.tar"}, "leads out of the folder"),
+        ({"name": ""}, "leads out of the folder"),
+        ({"name": "."}, "leads out of the folder"),
+        ({"sha256": "../../x"}, "expected 64 hexadecimal digits"),
+        ({"sha256": "a" * 63}, "expected 64 hexadecimal digits"),
+        ({"num_bytes": -1}, "num_bytes is -1, expected a count"),
+        ({"num_samples": -1}, "num_samples is -1, expected a count"),
+    ],
+)
+def test_an_entry_that_is_no_safe_path_or_count_is_refused(make_shards, tmp_path, change, message):
+    make_shards(tmp_path, {"train": 3})
+    fields = json.loads((tmp_path / MANIFEST_NAME).read_text())
+    fields["splits"]["train"][0].update(change)
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=message) as caught:
+        Manifest.read(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / MANIFEST_NAME))
+    assert "\n" not in str(caught.value)
+
+
+def test_shards_may_lie_in_folders_below(make_shards, tmp_path):
+    make_shards(tmp_path, {"train": 3})
+    fields = json.loads((tmp_path / MANIFEST_NAME).read_text())
+    fields["splits"]["train"][0]["name"] = "train/a..b.tar"
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(fields))
+    assert Manifest.read(tmp_path).shards_of("train")[0].name == "train/a..b.tar"

@@ -17,7 +17,6 @@ from flm.metrics import (
     measurable,
     nme,
     nme_parts,
-    subset_names,
     summarize,
 )
 
@@ -171,7 +170,6 @@ def test_a_face_counts_in_its_subset_and_those_around_it() -> None:
         **{"common": 7, "common/helen": 4, "common/lfpw": 3},
         "full": 10,
     }
-    assert subset_names("") == ()
     assert list(errors_of(np.array([0.1])).by_subset()) == ["full"]
 
 

@@ -80,6 +80,10 @@ def test_the_shards_to_come_are_those_that_are_read(sizes, seed, window, lanes, 
     announced = order.shards_between(start, stop)
     assert read <= set(announced)
     assert len(announced) == len(set(announced))
+    for lane in range(lanes):
+        positions = np.arange(start, stop)
+        read = set(order.locate(positions[positions % lanes == lane])[:, 0].tolist())
+        assert read <= set(order.shards_between(start, stop, [lane])) <= set(announced)
 
 
 def test_the_order_of_a_billion_faces_begins_at_once():

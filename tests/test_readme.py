@@ -1,17 +1,23 @@
 """What the README says is run or counted."""
 
 import io
+import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY, draw_face
+
+from flm.data.manifest import Manifest
+from shards.__main__ import main
+from shards.convert import ConvertOptions, convert
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -85,6 +91,36 @@ def write_archive(path: Path) -> None:
             header = "<?xml version='1.0' encoding='ISO-8859-1'?>"
             text = f"{header}<dataset><images>{''.join(images)}</images></dataset>"
             add(f"labels_ibug_300W_{which}.xml", text.encode())
+
+
+def test_the_commands_for_other_sources_are_understood(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = block("sources").splitlines()
+    assert len(commands) > 5
+    for command in commands:
+        words = command.removeprefix("python -m shards ").split()
+        with pytest.raises(SystemExit):
+            main(words)
+        # Past the flags, and stopped only by data that are not there.
+        assert capsys.readouterr().err.startswith(f"error: {words[words.index('--source') + 1]}: ")
+
+
+def test_the_new_source_converts(tmp_path):
+    picture, landmarks = draw_face(3, 96)
+    for split in ("train", "test"):
+        cv2.imwrite(str(tmp_path / f"{split}.png"), np.ascontiguousarray(picture[..., ::-1]))
+    lines = [
+        json.dumps({"file": f"{split}.png", "split": split, "points": landmarks.tolist()})
+        for split in ("train", "test")
+    ]
+    (tmp_path / "faces.jsonl").write_text("\n".join(lines))
+    names: dict[str, Any] = {}
+    exec(compile(block("source"), "README.md", "exec"), names)
+    data_set = names["read_json_lines"](tmp_path)
+    convert(data_set, tmp_path / "out", ConvertOptions(processes=1))
+    manifest = Manifest.read(tmp_path / "out")
+    assert (manifest.num_samples("train"), manifest.num_samples("test")) == (1, 1)
+    np.testing.assert_array_equal(data_set.faces[0].landmarks_image, landmarks)
 
 
 @pytest.mark.slow

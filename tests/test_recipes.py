@@ -32,7 +32,7 @@ def test_a_recipe_takes_two_steps_in_a_small_form(name, make_shards, tmp_path):
     config = recipe_named(name)
     small = dataclasses.replace(
         config,
-        data=tmp_path / "data",
+        data=str(tmp_path / "data"),
         out=tmp_path / "run",
         steps=2,
         batch_size=4,

@@ -36,7 +36,7 @@ def data(make_shards, tmp_path_factory) -> Path:
 def tiny(data: Path, out: Path, **changes) -> TrainConfig:
     config = TrainConfig(
         recipe="tiny",
-        data=data,
+        data=str(data),
         out=out,
         steps=6,
         batch_size=8,
@@ -158,7 +158,7 @@ def test_a_run_is_not_gone_on_with_as_another(data, tmp_path, make_shards):
     make_shards(tmp_path / "other", {"train": 41, "validation": 10})
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(InputError, match="other shards"):
-        train(dataclasses.replace(config, data=tmp_path / "other"))
+        train(dataclasses.replace(config, data=str(tmp_path / "other")))
     assert (config.run / "last" / "model.safetensors").is_file()
 
 
@@ -169,6 +169,11 @@ def test_a_run_is_not_gone_on_with_as_another(data, tmp_path, make_shards):
         (["quickstart", "--nonsense", "3"], "Unrecognized options: --nonsense"),
         (["quickstart", "--batch-size", "0"], "--batch-size is 0"),
         (["quickstart", "--data", "/nonexistent"], "there are no shards here"),
+        (["quickstart", "--data", "pipe:cat x"], "--data pipe:cat x: is no place to read shards from"),
+        (
+            ["quickstart", "--data", "https://a/b?c"],
+            "--data https://a/b?c: shards are read from under a folder",
+        ),
         (["reference", "--loss.kind", "star"], "--loss.kind star needs maps"),
         (["quickstart", "--model.weights", "/nonexistent", "--data", "DATA"], "/nonexistent"),
         (

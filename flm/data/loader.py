@@ -4,29 +4,32 @@ A worker makes a whole batch, the rows of one process in one global batch, so th
 nothing but speed. Crops stay uint8; augmentation happens on the device.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
 from torch.utils.data import DataLoader, Dataset
 
-from flm.data.manifest import Manifest
+from flm.data.batches import BatchReader, Boxes, CropShape
+from flm.data.foreign import decoder_of
 from flm.data.order import RunOrder, evaluation_positions, locate_in_split, rows_of_process
-from flm.data.reader import Sample, ShardReader
+from flm.data.reader import ShardReader
 from flm.data.samples import Batch
+from flm.data.store import ShardStore
 from flm.errors import InputError, OneProcessInputError
-from flm.geometry import FaceBox, square_crop
+
+WINDOWS_AHEAD = 2
+"""How far a reader of a remote store looks: the next shards are fetched while these are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoaderConfig:
     """How shards are read."""
 
-    boxes: Literal["truth", "annotation"] = "truth"
+    boxes: Boxes = "truth"
     """Which face box the crop is cut around: the landmarks' own, or the one that came with the annotation."""
     num_workers: int = 1
     """Worker processes that read and decode, for each training process; 0 reads in the training process."""
@@ -39,6 +42,13 @@ class LoaderConfig:
     number of machines, each machine reads only its own part. Another number is another order."""
     max_open_files: int = 64
     """Shards that each worker keeps open."""
+    cache_dir: Path | None = None
+    """Where shards of a remote --data are kept, for all processes of a machine; ~/.cache/flm if not given."""
+    cache_gib: float = 50.0
+    """How much of them is kept; the least recently used go first. There should be room for three windows."""
+    max_bad_samples: int = 0
+    """Different samples that cannot be used, and that each training process may replace by the next good one
+    of their shard, since the run was last started; 0 stops at the first. An evaluation stops in any case."""
 
     def __post_init__(self) -> None:
         for flag, value, least in (
@@ -47,18 +57,12 @@ class LoaderConfig:
             ("--loader.window-shards", self.window_shards, 1),
             ("--loader.lanes", self.lanes, 1),
             ("--loader.max-open-files", self.max_open_files, 1),
+            ("--loader.max-bad-samples", self.max_bad_samples, 0),
         ):
             if value < least:
                 raise ValueError(f"{flag} is {value}, must be at least {least}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CropShape:
-    """The network's view of a face: what `Batch.shard_to_crop` leads to."""
-
-    size_px: int
-    margin: float
-    """Share of the box's longer side that is added on each side."""
+        if not 0 < self.cache_gib < math.inf:
+            raise ValueError(f"--loader.cache-gib is {self.cache_gib}, must be a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +74,7 @@ class ProcessPlace:
 
 
 def training_batches(
-    data: Path,
+    store: ShardStore,
     config: LoaderConfig,
     crop: CropShape,
     *,
@@ -83,7 +87,7 @@ def training_batches(
     """This process's rows of the global batches `steps` of a run, in order.
 
     Args:
-        data: a folder of shards.
+        store: the shards.
         config: how it is read.
         crop: the network's view of a face.
         steps: which global batches; `range(t, n)` goes on at step t.
@@ -95,21 +99,23 @@ def training_batches(
     Raises:
         InputError: the split is missing or smaller than one batch; a shard or sample is bad.
     """
-    manifest = Manifest.read(data)
-    num_samples = sum(shard.num_samples for shard in manifest.shards_of(split))
+    num_samples = sum(shard.num_samples for shard in store.manifest.shards_of(split))
     if num_samples < batch_size:
         raise InputError(
-            f"{data}: split {split!r} has {num_samples} faces, fewer than one batch; "
+            f"{store.place}: split {split!r} has {num_samples} faces, fewer than one batch; "
             f"give --batch-size {num_samples} or less, or convert more faces"
         )
     batches = _TrainingBatches(
-        _BatchReader(data, manifest, split, config, crop), batch_size=batch_size, seed=seed, place=place
+        _SplitReader(store, split, config, crop, most_bad=config.max_bad_samples),
+        batch_size=batch_size,
+        seed=seed,
+        place=place,
     )
-    return _read(batches, steps, config)
+    return _counting_bad_samples(_read(batches, steps, config), config.max_bad_samples)
 
 
 def evaluation_batches(
-    data: Path,
+    store: ShardStore,
     config: LoaderConfig,
     crop: CropShape,
     *,
@@ -122,8 +128,8 @@ def evaluation_batches(
     Raises:
         InputError: the split is missing or empty; a shard or sample is bad.
     """
-    manifest = Manifest.read(data)
-    reader = _BatchReader(data, manifest, split, config, crop)
+    # Without replacements: a score over fewer or other faces would compare with nothing.
+    reader = _SplitReader(store, split, config, crop, most_bad=0)
     # A split smaller than one batch is read in one batch of its size, not padded to the full one.
     batch_size = min(batch_size, -(-reader.num_samples // place.num_processes) * place.num_processes)
     batches = _EvaluationBatches(reader, batch_size=batch_size, place=place)
@@ -146,89 +152,45 @@ def _read(batches: Dataset, steps: range, config: LoaderConfig) -> Iterator[Batc
         yield item
 
 
-class _BatchReader:
-    """Makes a `Batch` out of positions of a split."""
+def _counting_bad_samples(batches: Iterator[Batch], most_bad: int) -> Iterator[Batch]:
+    """The same batches, until too many samples were bad; the workers do not know of each other's."""
+    bad: dict[str, None] = {}
+    for batch in batches:
+        bad |= dict.fromkeys(batch.bad_samples)
+        if len(bad) > most_bad:
+            raise OneProcessInputError(
+                f"{len(bad)} samples cannot be used, --loader.max-bad-samples is {most_bad}: "
+                f"{', '.join(bad)}; `python -m shards verify --repair` drops them"
+            )
+        yield batch
+
+
+class _SplitReader:
+    """Reads the batches of one split, where it lies."""
 
     def __init__(
-        self, data: Path, manifest: Manifest, split: str, config: LoaderConfig, crop: CropShape
+        self,
+        store: ShardStore,
+        split: str,
+        config: LoaderConfig,
+        crop: CropShape,
+        *,
+        most_bad: int,
     ) -> None:
+        manifest = store.manifest
         shards = manifest.shards_of(split)
-        self.reader = ShardReader(data, shards, max_open_files=config.max_open_files)
+        decoder = decoder_of(manifest)
+        self.config = config
         self.shard_sizes = np.array([shard.num_samples for shard in shards], np.int64)
         self.num_samples = int(self.shard_sizes.sum())
-        self.manifest = manifest
-        self.config = config
-        self.crop = crop
-
-    def read(
-        self,
-        places: Int64[np.ndarray, "batch 2"],
-        *,
-        positions: Int64[np.ndarray, " batch"],
-        valid: Sequence[bool],
-        first_row: int,
-        step: int,
-    ) -> Batch | InputError:
-        try:
-            samples = [self.reader.read(int(shard), int(place)) for shard, place in places]
-            return self._assemble(samples, positions, valid, first_row, step)
-        except OneProcessInputError as error:
-            return error
-
-    def _assemble(
-        self,
-        samples: list[Sample],
-        positions: Int64[np.ndarray, " batch"],
-        valid: Sequence[bool],
-        first_row: int,
-        step: int,
-    ) -> Batch:
-        size = self.manifest.crop_size_px
-        # The decoder's own memory format, so that a copy is one pass.
-        crops = torch.empty(
-            (len(samples), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last
-        )
-        for row, sample in enumerate(samples):
-            self._check(sample)
-            crops[row] = sample.crop_shard
-        landmarks = np.stack([sample.record.landmarks_shard for sample in samples])
-        shard_to_crop = np.stack([self._shard_to_crop(sample) for sample in samples])
-        return Batch(
-            crops_shard=crops,
-            landmarks_shard=torch.from_numpy(landmarks.astype(np.float32)),
-            shard_to_crop=torch.from_numpy(shard_to_crop.astype(np.float32)),
-            valid=torch.tensor(valid, dtype=torch.bool),
-            positions=torch.from_numpy(positions),
-            first_row=first_row,
-            step=step,
-            keys=tuple(sample.key for sample in samples),
-            subsets=tuple(sample.record.subset for sample in samples),
-            scheme=self.manifest.landmark_scheme,
-        )
-
-    def _check(self, sample: Sample) -> None:
-        """Compare a sample with what the manifest says of all of them."""
-        size, scheme = self.manifest.crop_size_px, self.manifest.scheme
-        height, width = sample.crop_shard.shape[1:]
-        if sample.record.scheme != scheme or (height, width) != (size, size):
-            raise OneProcessInputError(
-                f"{self.reader.folder}: sample {sample.key!r} is {sample.record.scheme} at "
-                f"{width}x{height} px, the manifest says {scheme} at {size}x{size} px; convert the data again"
-            )
-
-    def _shard_to_crop(self, sample: Sample) -> Float[np.ndarray, "3 3"]:
-        record = sample.record
-        if self.config.boxes == "annotation":
-            box = record.face_box_image.mapped(record.image_to_shard)
-        else:
-            box = FaceBox.around(record.landmarks_shard)
-        return square_crop(box, self.crop.size_px, self.crop.margin)
+        self.shards = ShardReader(store, shards, max_open_files=config.max_open_files, decoder=decoder)
+        self.batches = BatchReader(self.shards, manifest, crop, boxes=config.boxes, most_bad=most_bad)
 
 
 class _TrainingBatches(Dataset):
     """Item t: this process's rows of global batch t."""
 
-    def __init__(self, reader: _BatchReader, *, batch_size: int, seed: int, place: ProcessPlace) -> None:
+    def __init__(self, reader: _SplitReader, *, batch_size: int, seed: int, place: ProcessPlace) -> None:
         self.reader = reader
         self.batch_size = batch_size
         self.rows = rows_of_process(batch_size, place.process, place.num_processes)
@@ -236,10 +198,14 @@ class _TrainingBatches(Dataset):
         self.order = RunOrder(
             reader.shard_sizes, seed=seed, window_shards=config.window_shards, lanes=config.lanes
         )
+        in_windows = reader.shard_sizes.mean() * config.window_shards * config.lanes
+        self.ahead = min(int(WINDOWS_AHEAD * in_windows), reader.num_samples)
+        self.looked_ahead = range(0)
 
     def __getitem__(self, step: int) -> Batch | InputError:
         positions = self.order.positions(step, self.batch_size, self.rows)
-        return self.reader.read(
+        self._look_ahead(step * self.batch_size, np.unique(positions % self.order.lanes).tolist())
+        return self.reader.batches.read(
             self.order.locate(positions),
             positions=positions,
             valid=[True] * len(positions),
@@ -247,21 +213,36 @@ class _TrainingBatches(Dataset):
             step=step,
         )
 
+    def _look_ahead(self, start: int, lanes: list[int]) -> None:
+        """Say every now and then which shards this process reads next."""
+        if start not in self.looked_ahead:
+            self.looked_ahead = range(start, start + max(1, self.ahead // 2))
+            self.reader.shards.will_need(self.order.shards_between(start, start + self.ahead, lanes))
+
 
 class _EvaluationBatches(Dataset):
     """Item t: this process's rows of the t-th batch of a split."""
 
-    def __init__(self, reader: _BatchReader, *, batch_size: int, place: ProcessPlace) -> None:
+    def __init__(self, reader: _SplitReader, *, batch_size: int, place: ProcessPlace) -> None:
         self.reader = reader
         self.batch_size = batch_size
         self.rows = rows_of_process(batch_size, place.process, place.num_processes)
+        self.first_shard = -1
 
     def __getitem__(self, step: int) -> Batch | InputError:
         positions, valid = evaluation_positions(self.reader.num_samples, self.rows, self.batch_size, step)
-        return self.reader.read(
-            locate_in_split(self.reader.shard_sizes, positions),
+        places = locate_in_split(self.reader.shard_sizes, positions)
+        self._look_ahead(int(places[0, 0]))
+        return self.reader.batches.read(
+            places,
             positions=positions,
             valid=valid.tolist(),
             first_row=self.rows.start,
             step=step,
         )
+
+    def _look_ahead(self, first: int) -> None:
+        if first != self.first_shard:
+            self.first_shard = first
+            last = min(first + self.reader.config.window_shards, len(self.reader.shard_sizes))
+            self.reader.shards.will_need(range(first, last))

@@ -6,16 +6,23 @@ Its size grows with the number of shards, never with the number of samples.
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from flm.data.sample_format import SampleFormat
 from flm.errors import InputError
+from flm.fields import from_fields
 from flm.files import write_whole
 from flm.landmarks import LandmarkScheme, scheme_named
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA_VERSION = 1
+
+_PLAIN_NAME = re.compile(r"[^/\\:\x00-\x1f]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +33,8 @@ class ShardEntry:
     num_samples: int
     num_bytes: int
     sha256: str
+    made_from: str = ""
+    """Hash of the faces and options that it was made from; a conversion that is gone on with compares it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +55,8 @@ class Manifest:
     """Shards of each split, in the order of their names."""
     subsets: Mapping[str, Mapping[str, int]]
     """Number of faces of each subset, by split."""
+    sample_format: SampleFormat | None = None
+    """How the samples of shards are read that someone else made; None for our own."""
 
     @property
     def landmark_scheme(self) -> LandmarkScheme:
@@ -84,6 +95,8 @@ class Manifest:
             InputError: it cannot be written.
         """
         fields = {"schema_version": MANIFEST_SCHEMA_VERSION, **dataclasses.asdict(self)}
+        if self.sample_format is None:
+            del fields["sample_format"]
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         write_whole(folder / MANIFEST_NAME, text.encode())
 
@@ -96,26 +109,61 @@ class Manifest:
         """
         path = folder / MANIFEST_NAME
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(
                 f"{path}: there are no shards here; make them with `python -m shards convert`"
             ) from error
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a manifest ({error}); convert the data again") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        return cls.from_json(text, str(path))
+
+    @classmethod
+    def from_json(cls, text: bytes, where: str) -> "Manifest":
+        """Read the bytes of a `manifest.json`.
+
+        Args:
+            text: the bytes.
+            where: the file, for messages.
+
+        Raises:
+            InputError: it is malformed, was written by a newer version, or names a shard outside its folder.
+        """
         try:
+            fields = json.loads(text)
             version = fields.pop("schema_version")
             if version != MANIFEST_SCHEMA_VERSION:
                 raise InputError(
-                    f"{path}: schema version {version}, this flm reads {MANIFEST_SCHEMA_VERSION}; "
+                    f"{where}: schema version {version}, this flm reads {MANIFEST_SCHEMA_VERSION}; "
                     "update flm or convert the data again"
                 )
             splits = {
-                split: tuple(ShardEntry(**shard) for shard in shards)
+                split: tuple(_shard_entry(shard, where) for shard in shards)
                 for split, shards in fields.pop("splits").items()
             }
+            if "sample_format" in fields:
+                fields["sample_format"] = from_fields(SampleFormat, fields["sample_format"], where)
             return cls(splits=splits, **fields)
         except InputError:
             raise
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: not a manifest ({error!r}); convert the data again") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: not a manifest ({error!r}); convert the data again") from error
+
+
+def _shard_entry(fields: Mapping[str, Any], where: str) -> ShardEntry:
+    """An entry that is safe to make a path or an address of."""
+    shard = ShardEntry(**fields)
+    parts = shard.name.split("/")
+    if not all(_PLAIN_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
+        raise InputError(
+            f"{where}: the shard name {shard.name!r} leads out of the folder; convert the data again"
+        )
+    if not _SHA256.fullmatch(shard.sha256):
+        raise InputError(
+            f"{where}: {shard.name}: the sha256 is {shard.sha256!r}, expected 64 hexadecimal digits"
+        )
+    for name in ("num_samples", "num_bytes"):
+        value = getattr(shard, name)
+        if type(value) is not int or value < 0:
+            raise InputError(f"{where}: {shard.name}: {name} is {value!r}, expected a count")
+    return shard

@@ -13,7 +13,7 @@ only the shards of its own lanes. Memory grows with the number of shards, never 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import numpy as np
@@ -69,16 +69,17 @@ class RunOrder:
             found[chosen] = self._locate_in_lane(epoch, lane, place[chosen])
         return found
 
-    def shards_between(self, start: int, stop: int) -> list[int]:
+    def shards_between(self, start: int, stop: int, lanes: Collection[int] | None = None) -> list[int]:
         """The shards of the windows that positions start … stop - 1 of the run are read from, soonest first.
 
-        Takes time with the windows and lanes that are touched, not with the samples.
+        Only of some lanes if they are given. Takes time with the windows and lanes that are touched, not with
+        the samples.
         """
         shards: dict[int, None] = {}
         for epoch in range(start // self.num_samples, -(-stop // self.num_samples)):
             line, origin = self._epoch(epoch), epoch * self.num_samples
             first, last = max(start - origin, 0), min(stop - origin, self.num_samples) - 1
-            for lane in range(self.lanes):
+            for lane in range(self.lanes) if lanes is None else lanes:
                 # The first and the last place of this lane between the two.
                 mine = np.array(
                     [first + (lane - origin - first) % self.lanes, last - (origin + last - lane) % self.lanes]

@@ -7,15 +7,20 @@ their own offset to the system, so that a file handle is safe to share with fork
 import os
 import tarfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from flm.data.manifest import ShardEntry
-from flm.data.samples import SampleFormatError, SampleRecord, decode_crop
+from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord
+from flm.data.store import ShardStore
+from flm.data.tars import member_fault, split_member_name
 from flm.errors import OneProcessInputError
+
+VERIFY = "`python -m shards verify` tells all that is wrong, and repairs it"
 
 REMEMBERED_SHARDS = 256
 """Header scans that a reader keeps: about 200 kB for a shard of 1,000 samples."""
@@ -31,6 +36,13 @@ class Sample:
     record: SampleRecord
 
 
+class BadSampleError(OneProcessInputError):
+    """One sample cannot be used; the rest of its shard may be."""
+
+    sample: str = ""
+    """Shard and key."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Member:
     offset: int
@@ -41,26 +53,36 @@ class _Member:
 class _ShardIndex:
     keys: tuple[str, ...]
     pictures: tuple[_Member, ...]
-    records: tuple[_Member, ...]
+    annotations: tuple[_Member, ...]
 
 
 class ShardReader:
-    """Random access to the samples of local tar shards.
+    """Random access to the samples of tar shards.
 
     Args:
-        folder: where the tars lie.
+        store: where the tars lie.
         shards: their entries in the manifest; a shard is named by its place in this sequence.
         max_open_files: file handles that are kept open.
+        decoder: makes samples out of members.
 
     Raises:
         OneProcessInputError: (any method) a shard is missing, is no tar, or does not hold what the manifest
-            says; a sample is malformed. The message names shard and key.
+            says. The message names it.
+        BadSampleError: (from `read`) the sample is malformed. The message names shard and key.
     """
 
-    def __init__(self, folder: Path, shards: tuple[ShardEntry, ...], *, max_open_files: int) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        store: ShardStore,
+        shards: tuple[ShardEntry, ...],
+        *,
+        max_open_files: int,
+        decoder: SampleDecoder = OWN_SAMPLES,
+    ) -> None:
+        self.store = store
         self.shards = shards
         self.max_open_files = max_open_files
+        self.decoder = decoder
         self._handles: OrderedDict[int, int] = OrderedDict()
         self._indexes: OrderedDict[int, _ShardIndex] = OrderedDict()
 
@@ -73,21 +95,37 @@ class ShardReader:
         index = self._index(shard)
         key = index.keys[place]
         try:
-            record = SampleRecord.from_json(self._bytes(shard, index.records[place]))
-            crop = decode_crop(self._bytes(shard, index.pictures[place]))
+            annotation = self._bytes(shard, index.annotations[place])
+            picture = self._bytes(shard, index.pictures[place])
+            crop, record = self.decoder.decode(key, picture, annotation)
         except SampleFormatError as error:
-            raise OneProcessInputError(
-                f"{self._path(shard)}: sample {key!r}: {error}; convert the data again"
-            ) from error
+            raise self.bad_sample(shard, key, str(error)) from error
         return Sample(key=key, crop_shard=crop, record=record)
+
+    def bad_sample(self, shard: int, key: str, fault: str) -> BadSampleError:
+        """The error that says what is wrong with a sample."""
+        error = BadSampleError(
+            f"{self._path(shard)}: sample {key!r}: {fault}; `python -m shards verify --repair` drops such "
+            "samples, --loader.max-bad-samples trains on without a few"
+        )
+        error.sample = f"{self.shards[shard].name}: {key}"
+        return error
+
+    def will_need(self, shards: Sequence[int]) -> None:
+        """Take note of the shards that are read next, so that those far away are fetched in time."""
+        for shard in self._handles.keys() - set(shards):
+            # Removed from the cache, it takes up space for as long as it is open.
+            if os.fstat(self._handles[shard]).st_nlink == 0:
+                os.close(self._handles.pop(shard))
+        self.store.will_need([self.shards[shard] for shard in shards])
 
     def close(self) -> None:
         """Close every file handle; the next read opens what it needs."""
         while self._handles:
             os.close(self._handles.popitem()[1])
 
-    def _path(self, shard: int) -> Path:
-        return self.folder / self.shards[shard].name
+    def _path(self, shard: int) -> str:
+        return f"{self.store.place}/{self.shards[shard].name}"
 
     def _bytes(self, shard: int, member: _Member) -> bytes:
         data = os.pread(self._handle(shard), member.num_bytes, member.offset)
@@ -99,13 +137,7 @@ class ShardReader:
         if shard not in self._handles:
             while len(self._handles) >= self.max_open_files:
                 os.close(self._handles.popitem(last=False)[1])
-            try:
-                self._handles[shard] = os.open(self._path(shard), os.O_RDONLY)
-            except OSError as error:
-                raise OneProcessInputError(
-                    f"{self._path(shard)}: the manifest names this shard, but it cannot be opened "
-                    f"({error.strerror}); convert the data again"
-                ) from error
+            self._handles[shard] = self.store.open(self.shards[shard])
         self._handles.move_to_end(shard)
         return self._handles[shard]
 
@@ -116,7 +148,7 @@ class ShardReader:
             if len(index.keys) != expected:
                 raise OneProcessInputError(
                     f"{self._path(shard)}: has {len(index.keys)} samples, the manifest says {expected}; "
-                    "convert the data again"
+                    f"{VERIFY}"
                 )
             self._indexes[shard] = index
             if len(self._indexes) > REMEMBERED_SHARDS:
@@ -128,27 +160,33 @@ class ShardReader:
         """Where the members of each sample lie, samples in the order of the tar."""
         samples: dict[str, dict[str, _Member]] = {}
         try:
-            with (
-                os.fdopen(os.dup(self._handle(shard)), "rb") as file,
-                tarfile.open(fileobj=file, mode="r:") as tar,
-            ):
+            with os.fdopen(os.dup(self._handle(shard)), "rb") as file:
+                # The duplicate stands where an earlier scan ended.
                 file.seek(0)
-                for member in tar:
-                    key, _, extension = member.name.partition(".")
-                    place = _Member(offset=member.offset_data, num_bytes=member.size)
-                    if samples.setdefault(key, {}).setdefault(extension, place) is not place:
-                        raise OneProcessInputError(f"{self._path(shard)}: {member.name!r} is there twice")
+                self._scan_members(shard, file, samples)
         except tarfile.TarError as error:
-            raise OneProcessInputError(
-                f"{self._path(shard)}: not a whole tar ({error}); convert the data again"
-            ) from error
+            raise OneProcessInputError(f"{self._path(shard)}: not a whole tar ({error}); {VERIFY}") from error
         try:
             return _ShardIndex(
                 keys=tuple(samples),
-                pictures=tuple(members["jpg"] for members in samples.values()),
-                records=tuple(members["json"] for members in samples.values()),
+                pictures=tuple(members[self.decoder.picture] for members in samples.values()),
+                annotations=tuple(members[self.decoder.annotation] for members in samples.values()),
             )
         except KeyError as error:
             raise OneProcessInputError(
-                f"{self._path(shard)}: a sample has no .{error.args[0]} member; convert the data again"
+                f"{self._path(shard)}: a sample has no .{error.args[0]} member; {VERIFY}"
             ) from error
+
+    def _scan_members(self, shard: int, file: BinaryIO, samples: dict[str, dict[str, _Member]]) -> None:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                if fault := member_fault(member):
+                    raise OneProcessInputError(f"{self._path(shard)}: {member.name!r} {fault}; {VERIFY}")
+                if member.isdir():
+                    continue
+                key, extension = split_member_name(member.name)
+                place = _Member(offset=member.offset_data, num_bytes=member.size)
+                if samples.setdefault(key, {}).setdefault(extension, place) is not place:
+                    raise OneProcessInputError(
+                        f"{self._path(shard)}: {member.name!r} is there twice; {VERIFY}"
+                    )

@@ -17,6 +17,8 @@ from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.imglab import MIRROR_SUFFIX, LabelledFace, read_labels
+from shards.sources.layout import keep_present
+from shards.sources.pts_file import read_pts_file
 
 Protocol = Literal["300w", "dlib"]
 Mirrors = Literal["drop", "keep"]
@@ -44,13 +46,8 @@ LICENCE = (
     "300-W excludes commercial use, of models trained on it too"
 )
 
-PTS_ORIGIN = 1.0
-"""The `.pts` count pixels from 1, everything here from 0."""
-
 MAX_OUTSIDE_BOX = 1.0
 """How far a landmark may lie outside its face box, in its longer sides. The farthest of the archive: 0.4."""
-
-NAMED_MISSING = 5
 
 
 def read_ibug(
@@ -73,16 +70,15 @@ def read_ibug(
     _refuse_repeated(entries)
     originals = {face.stem: face.file for _, face in entries if not face.is_mirror}
     wanted = [(split, face) for split, face in entries if mirrors == "keep" or not face.is_mirror]
-    present = [(split, face) for split, face in wanted if (archive / face.file).is_file()]
-    missing = [face for _, face in wanted if not (archive / face.file).is_file()]
-    if missing and not allow_missing:
-        raise InputError(_missing_message(archive, missing, len(wanted)))
+    present = keep_present(
+        wanted, lambda entry: archive / entry[1].file, folder=archive, allow_missing=allow_missing
+    )
     return DataSet(
         faces=[_annotation(archive, split, face, protocol, originals) for split, face in present],
         source=f"ibug protocol={protocol} mirrors={mirrors}",
         split_rule=SPLIT_RULES[protocol],
         licence=LICENCE,
-        left_out={"mirror twins": len(entries) - len(wanted), "missing pictures": len(missing)},
+        left_out={"mirror twins": len(entries) - len(wanted), "missing pictures": len(wanted) - len(present)},
     )
 
 
@@ -108,15 +104,6 @@ def _refuse_repeated(entries: Sequence[tuple[str, LabelledFace]]) -> None:
             )
 
 
-def _missing_message(archive: Path, missing: Sequence[LabelledFace], num_wanted: int) -> str:
-    named = ", ".join(face.file for face in missing[:NAMED_MISSING])
-    more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
-    return (
-        f"{archive}: {len(missing)} of {num_wanted} listed pictures are missing: {named}{more}; "
-        "fetch them, or convert the rest with --allow-missing"
-    )
-
-
 def _annotation(
     archive: Path, file_split: str, face: LabelledFace, protocol: Protocol, originals: Mapping[str, str]
 ) -> FaceAnnotation:
@@ -130,12 +117,11 @@ def _annotation(
     picture = archive / face.file
     points_file = picture.with_suffix(".pts")
     has_points_file = points_file.is_file() and not face.shares_picture
-    landmarks = read_pts(points_file) if has_points_file else face.landmarks_image
+    landmarks = read_pts_file(points_file, IBUG_68) if has_points_file else face.landmarks_image
     fault = _fault_of(landmarks, face.box)
     if fault is not None:
         location = points_file if has_points_file else face.location
         raise InputError(f"{location}: {fault}; fix or remove the face {face.file}")
-    original_stem = face.stem.removesuffix(MIRROR_SUFFIX)
     return FaceAnnotation(
         picture=PictureFile(picture),
         landmarks_image=landmarks,
@@ -145,7 +131,7 @@ def _annotation(
         subset=subset,
         source_file=face.file,
         group=photo_of(face.file),
-        mirror_of=originals.get(original_stem, original_stem) if face.is_mirror else None,
+        mirror_of=originals.get(face.original_stem, face.original_stem) if face.is_mirror else None,
     )
 
 
@@ -178,30 +164,3 @@ def _fault_of(landmarks: Float[np.ndarray, "68 2"], box: FaceBox) -> str | None:
         f"landmark {index} at ({x:.0f}, {y:.0f}) is {outside_px[index]:.0f} px outside its face box "
         f"of {box.width:g} by {box.height:g} px"
     )
-
-
-def read_pts(path: Path) -> Float[np.ndarray, "68 2"]:
-    """Landmarks of a `.pts` file, 0-based.
-
-    Raises:
-        InputError: it is malformed or has another number of points than 68; names the line.
-    """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    stripped = [line.strip() for line in lines]
-    if "{" not in stripped or "}" not in stripped:
-        raise InputError(f"{path}: no points in braces; replace the file or remove it, then the XML is used")
-    points: list[list[float]] = []
-    first, last = stripped.index("{") + 1, stripped.index("}")
-    for number in range(first, last):
-        try:
-            x, y = (float(word) for word in stripped[number].split())
-        except ValueError as error:
-            raise InputError(
-                f"{path}:{number + 1}: expected x and y, got {lines[number]!r}; fix it"
-            ) from error
-        points.append([x, y])
-    if len(points) != IBUG_68.num_points:
-        raise InputError(
-            f"{path}: {len(points)} points, expected {IBUG_68.num_points}; fix or remove the file"
-        )
-    return np.array(points, dtype=np.float64) - PTS_ORIGIN

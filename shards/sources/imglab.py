@@ -43,6 +43,11 @@ class LabelledFace:
         return str(PurePosixPath(self.file).with_suffix(""))
 
     @property
+    def original_stem(self) -> str:
+        """The stem; for a flipped copy that of the picture it was made from."""
+        return self.stem.removesuffix(MIRROR_SUFFIX)
+
+    @property
     def is_mirror(self) -> bool:
         """Whether it is a flipped copy of another picture, as dlib names them."""
         return self.stem.endswith(MIRROR_SUFFIX)
@@ -92,7 +97,8 @@ def _faces_of(
     elements = list(image.iter())
     shares_picture = sum(element.tag == "box" for element in elements) > 1
     for offset, element in enumerate(elements):
-        if element.tag == "box":
+        # imglab marks boxes that training is to pass over; they need no parts.
+        if element.tag == "box" and element.get("ignore") != "1":
             number = image_element + offset
             yield LabelledFace(
                 labels=path,

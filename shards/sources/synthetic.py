@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
 
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
-from shards.annotation import FaceAnnotation
+from shards.annotation import DecodedPicture, FaceAnnotation
 from shards.synthesis.portrait import render
 from shards.synthesis.pose import draw_head, stream
 
@@ -34,9 +33,11 @@ class RenderedFace:
     index: int
     picture_size_px: int
 
-    def read(self) -> UInt8[np.ndarray, "height width 3"]:
+    def decode(self, most_reduction: float) -> DecodedPicture:  # noqa: ARG002 - rendered at one scale only
         """Render the face, RGB."""
-        return render(self.seed, self.index, self.picture_size_px)
+        pixels = render(self.seed, self.index, self.picture_size_px)
+        size = self.picture_size_px
+        return DecodedPicture(pixels=pixels, width=size, height=size, reduction=1)
 
 
 def annotations(*, num_faces: int, seed: int, picture_size_px: int = 256) -> Iterator[FaceAnnotation]:

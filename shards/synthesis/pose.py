@@ -75,6 +75,15 @@ def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Float[
     return tilt @ nod @ turn
 
 
+def rotation_angles_deg(rotation: Float[np.ndarray, "3 3"]) -> tuple[float, float, float]:
+    """Yaw, pitch and roll that `rotation_matrix` makes this rotation of; pitch within ±90°."""
+    yaw = np.arctan2(-rotation[2, 0], rotation[2, 2])
+    pitch = np.arcsin(np.clip(-rotation[2, 1], -1, 1))
+    roll = np.arctan2(-rotation[0, 1], rotation[1, 1])
+    yaw_deg, pitch_deg, roll_deg = np.rad2deg([yaw, pitch, roll]).tolist()
+    return yaw_deg, pitch_deg, roll_deg
+
+
 def _draw_angle(rng: np.random.Generator, spread_deg: float, limit_deg: float) -> float:
     angle = rng.normal(0, spread_deg)
     while abs(angle) > limit_deg:

@@ -13,7 +13,7 @@ data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 recipe = recipe_named("quickstart")
 config = dataclasses.replace(
     recipe,
-    data=data,
+    data=str(data),
     out=out,
     steps=steps,
     batch_size=12,

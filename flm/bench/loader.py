@@ -1,0 +1,209 @@
+"""The shard loader beside the usual loader of one file a sample, and beside bare JPEG decoding."""
+
+import multiprocessing
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+import torchvision.transforms as transforms
+import torchvision.transforms.functional as TF
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from flm.augment import augment
+from flm.bench.measure import Row, medians, rate
+from flm.data.batches import CropShape
+from flm.data.loader import LoaderConfig, ProcessPlace, training_batches
+from flm.data.samples import Batch, SampleRecord, decode_crop
+from flm.data.store import open_store
+from flm.geometry import transform_points
+from flm.recipes import recipe_named
+
+WORKERS = 2
+BATCH_SIZE = 64
+SIZE_PX = 128
+BATCHES = 60
+REPETITIONS = 5
+LARGE_PICTURES = 200
+LARGE_SCALE = 3.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Face:
+    path: Path
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom."""
+    landmarks: np.ndarray
+
+
+class PerFileFaces(Dataset):
+    """The way of the reference project: open with PIL, cut the box out, jitter colours, turn, resize."""
+
+    def __init__(self, faces: Sequence[_Face]) -> None:
+        self.faces = faces
+        self.jitter = transforms.ColorJitter(brightness=0.24, contrast=0.15, saturation=0.3, hue=0.14)
+
+    def __len__(self) -> int:
+        return BATCH_SIZE * BATCHES
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        face = self.faces[index % len(self.faces)]
+        with Image.open(face.path) as picture:
+            left, top, right, bottom = face.box
+            crop = picture.convert("RGB").crop((round(left), round(top), round(right), round(bottom)))
+        angle_deg = float(torch.empty(1).uniform_(-14, 14))
+        crop = cast(Image.Image, TF.rotate(self.jitter(crop), angle_deg))
+        image = TF.to_tensor(crop.resize((SIZE_PX, SIZE_PX), Image.Resampling.BILINEAR))
+        unit = (face.landmarks - [left, top]) / [right - left, bottom - top] - 0.5
+        turn = np.radians(angle_deg)
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        return image, torch.from_numpy(unit @ rotation).float()
+
+
+def bench_loader(data: Path, source: Path) -> list[Row]:
+    """Measure on this machine.
+
+    Args:
+        data: folder of shards of an iBUG archive.
+        source: the archive's folder, whose files the per-file loader reads.
+    """
+    faces, jpegs = _faces_and_bytes(data, source)
+    with tempfile.TemporaryDirectory() as folder:
+        large = _scaled_up(faces[:LARGE_PICTURES], Path(folder))
+        sides = (
+            lambda: rate(_shard_batches(data)),
+            lambda: rate(_per_file_batches(faces)),
+            lambda: rate(_per_file_batches(large, batches=6)),
+            lambda: rate(_augmented_batches(data)),
+            lambda: _decode_ceiling(jpegs),
+        )
+        ours, per_file, per_large_file, augmented, ceiling = medians(sides, REPETITIONS)
+    how = f"batches of {BATCH_SIZE}, {WORKERS} workers, median of {REPETITIONS} turns in one run"
+    unit = "faces/s"
+    return [
+        Row(measure="loader", ours=ours, peer=per_file, unit=unit, bar=5.0, how=f"decoded crops, {how}"),
+        Row(
+            measure="loader, large originals",
+            ours=ours,
+            peer=per_large_file,
+            unit=unit,
+            bar=30.0,
+            how=f"the peer reads the same pictures at {LARGE_SCALE} times the size; {how}",
+        ),
+        Row(
+            measure="loader and augmentation",
+            ours=augmented,
+            peer=per_file,
+            unit=unit,
+            bar=1.5,
+            how=f"augmentation of the recipe `reference` on the same processors; {how}",
+        ),
+        Row(
+            measure="share of the decode ceiling",
+            ours=ours,
+            peer=ceiling,
+            unit=unit,
+            bar=0.7,
+            how=f"peer: {WORKERS} processes that only decode the same bytes from memory; {how}",
+        ),
+    ]
+
+
+def _faces_and_bytes(data: Path, source: Path) -> tuple[list[_Face], list[bytes]]:
+    """The training faces as files and boxes, and the JPEG bytes of their stored crops."""
+    faces, jpegs = [], []
+    for entry in open_store(data).manifest.shards_of("train"):
+        with tarfile.open(data / entry.name) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                if member.name.endswith(".jpg"):
+                    jpegs.append(file.read())
+                else:
+                    faces.append(_face(SampleRecord.from_json(file.read()), source))
+    return faces, jpegs
+
+
+def _face(record: SampleRecord, source: Path) -> _Face:
+    box = record.face_box_image
+    return _Face(
+        path=source / record.source_file,
+        box=(box.left, box.top, box.left + box.width, box.top + box.height),
+        landmarks=transform_points(record.landmarks_shard, np.linalg.inv(record.image_to_shard)),
+    )
+
+
+def _scaled_up(faces: Sequence[_Face], folder: Path) -> list[_Face]:
+    large = []
+    for number, face in enumerate(faces):
+        with Image.open(face.path) as picture:
+            size = (round(picture.width * LARGE_SCALE), round(picture.height * LARGE_SCALE))
+            path = folder / f"{number}.jpg"
+            picture.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(path, quality=92)
+        left, top, right, bottom = (side * LARGE_SCALE for side in face.box)
+        large.append(_Face(path, (left, top, right, bottom), face.landmarks * LARGE_SCALE))
+    return large
+
+
+def _shard_batches(data: Path) -> Iterator[int]:
+    for batch in _training_batches(data):
+        yield len(batch)
+
+
+def _augmented_batches(data: Path) -> Iterator[int]:
+    config = recipe_named("reference").augment
+    for batch in _training_batches(data):
+        augment(batch, config, size_px=SIZE_PX, seed=0)
+        yield len(batch)
+
+
+def _training_batches(data: Path) -> Iterator[Batch]:
+    return training_batches(
+        open_store(data),
+        LoaderConfig(num_workers=WORKERS),
+        CropShape(size_px=SIZE_PX, margin=0.125),
+        steps=range(BATCHES),
+        batch_size=BATCH_SIZE,
+        seed=0,
+        place=ProcessPlace(),
+    )
+
+
+def _per_file_batches(faces: Sequence[_Face], batches: int = 12) -> Iterator[int]:
+    loader = DataLoader(PerFileFaces(faces), batch_size=BATCH_SIZE, shuffle=True, num_workers=WORKERS)
+    for number, (images, _) in enumerate(loader):
+        yield len(images)
+        if number == batches:
+            return
+
+
+_jpegs_of_worker: list[bytes] = []
+
+
+def _decode_ceiling(jpegs: Sequence[bytes]) -> float:
+    # Spawned, since a fork of a process with threads may wait for a lock that none of its own will release.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, context, initializer=_keep, initargs=(jpegs,)) as pool:
+        list(pool.map(_decode, [8] * WORKERS))
+        started_s = time.perf_counter()
+        counts = list(pool.map(_decode, [len(jpegs)] * WORKERS))
+        return sum(counts) / (time.perf_counter() - started_s)
+
+
+def _keep(jpegs: Sequence[bytes]) -> None:
+    cv2.setNumThreads(1)
+    _jpegs_of_worker.extend(jpegs)
+
+
+def _decode(count: int) -> int:
+    for jpeg in _jpegs_of_worker[:count]:
+        decode_crop(jpeg)
+    return count

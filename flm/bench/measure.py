@@ -1,0 +1,77 @@
+"""What every benchmark gives: rows of ours beside a peer, measured in one run."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flm.files import write_whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One comparison."""
+
+    measure: str
+    ours: float
+    peer: float
+    unit: str
+    bar: float
+    """What `ratio` should reach."""
+    how: str
+    """Conditions, in words."""
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the peer's; larger is better."""
+        return self.ours / self.peer
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar is reached."""
+        return self.ratio >= self.bar
+
+    def to_json(self) -> dict[str, object]:
+        """The fields, with `ratio` and `holds`."""
+        return {**asdict(self), "ratio": round(self.ratio, 4), "holds": self.holds}
+
+
+def rate(items: Iterable[int]) -> float:
+    """Things a second, from after the first item to the last, so that starting up does not count.
+
+    Args:
+        items: how many things each item brings.
+    """
+    iterator = iter(items)
+    next(iterator)
+    started_s = time.perf_counter()
+    count = sum(iterator)
+    return count / (time.perf_counter() - started_s)
+
+
+def medians(sides: Sequence[Callable[[], float]], repetitions: int) -> list[float]:
+    """The median of each side, the sides taking turns, so that a noisy machine treats them alike."""
+    values: list[list[float]] = [[] for _ in sides]
+    for _ in range(repetitions):
+        for side, found in zip(sides, values, strict=True):
+            found.append(side())
+    return [statistics.median(found) for found in values]
+
+
+def publish(rows: Sequence[Row], path: Path | None) -> None:
+    """Print the rows as a table, and write them as JSON where a path is given."""
+    table = Table("measure", "ours", "peer", "unit", "ratio", "bar", "holds")
+    for row in rows:
+        numbers = (f"{row.ours:,.1f}", f"{row.peer:,.1f}", row.unit, f"{row.ratio:.2f}", f"{row.bar:.2f}")
+        table.add_row(row.measure, *numbers, "yes" if row.holds else "no")
+    Console().print(table)
+    for row in rows:
+        print(f"{row.measure}: {row.how}")
+    if path is not None:
+        content = json.dumps({"rows": [row.to_json() for row in rows]}, indent=2) + "\n"
+        write_whole(path, content.encode())

@@ -1,0 +1,140 @@
+"""A `Batch` out of places in shards, with the network's view of each face."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+
+from flm.data.manifest import Manifest
+from flm.data.reader import BadSampleError, Sample, ShardReader
+from flm.data.samples import Batch
+from flm.errors import InputError, OneProcessInputError
+from flm.geometry import FaceBox, square_crop
+
+Boxes = Literal["truth", "annotation"]
+"""The landmarks' own box, or the one that came with the annotation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropShape:
+    """The network's view of a face: what `Batch.shard_to_crop` leads to."""
+
+    size_px: int
+    margin: float
+    """Share of the box's longer side that is added on each side."""
+
+
+class BatchReader:
+    """Makes a `Batch` out of positions of a split.
+
+    Args:
+        reader: of the split's shards.
+        manifest: what they hold.
+        crop: the network's view of a face.
+        boxes: which face box the crop is cut around.
+        most_bad: how many bad samples may be passed over until a good one is found; 0 stops at the first.
+    """
+
+    def __init__(
+        self, reader: ShardReader, manifest: Manifest, crop: CropShape, *, boxes: Boxes, most_bad: int
+    ) -> None:
+        self.reader = reader
+        self.manifest = manifest
+        self.crop = crop
+        self.boxes: Boxes = boxes
+        self.most_bad = most_bad
+
+    def read(
+        self,
+        places: Int64[np.ndarray, "batch 2"],
+        *,
+        positions: Int64[np.ndarray, " batch"],
+        valid: Sequence[bool],
+        first_row: int,
+        step: int,
+    ) -> Batch | InputError:
+        """The batch, or why there is none: raised inside a worker, it would come out as a page of traceback.
+
+        Args:
+            places: shard and place in it, of each row.
+            positions: goes into the batch, as do the others.
+            valid: false for rows that only pad.
+            first_row: place of the first row in the global batch.
+            step: of the global batch.
+        """
+        try:
+            bad: list[str] = []
+            samples = [self._read_good(int(shard), int(place), bad) for shard, place in places]
+            batch = self._assemble(samples, positions, valid, first_row, step)
+            return replace(batch, bad_samples=tuple(bad)) if bad else batch
+        except OneProcessInputError as error:
+            return error
+
+    def _assemble(
+        self,
+        samples: list[Sample],
+        positions: Int64[np.ndarray, " batch"],
+        valid: Sequence[bool],
+        first_row: int,
+        step: int,
+    ) -> Batch:
+        size = self.manifest.crop_size_px
+        # The decoder's own memory format, so that a copy is one pass.
+        crops = torch.empty(
+            (len(samples), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last
+        )
+        for row, sample in enumerate(samples):
+            crops[row] = sample.crop_shard
+        landmarks = np.stack([sample.record.landmarks_shard for sample in samples])
+        shard_to_crop = np.stack([self._shard_to_crop(sample) for sample in samples])
+        return Batch(
+            crops_shard=crops,
+            landmarks_shard=torch.from_numpy(landmarks.astype(np.float32)),
+            shard_to_crop=torch.from_numpy(shard_to_crop.astype(np.float32)),
+            valid=torch.tensor(valid, dtype=torch.bool),
+            positions=torch.from_numpy(positions),
+            first_row=first_row,
+            step=step,
+            keys=tuple(sample.key for sample in samples),
+            subsets=tuple(sample.record.subset for sample in samples),
+            scheme=self.manifest.landmark_scheme,
+        )
+
+    def _read_good(self, shard: int, place: int, bad: list[str]) -> Sample:
+        """The sample at a place, or in place of a bad one the next good one of its shard.
+
+        Which one that is depends on the shard alone, so that it is the same for any number of processes.
+        """
+        num_bad = 0
+        while True:
+            try:
+                return self._checked(self.reader.read(shard, place), shard)
+            except BadSampleError as error:
+                num_bad += 1
+                if num_bad > self.most_bad or num_bad == self.reader.shards[shard].num_samples:
+                    raise
+                bad.append(error.sample)
+                place = (place + 1) % self.reader.shards[shard].num_samples
+
+    def _checked(self, sample: Sample, shard: int) -> Sample:
+        """The sample, compared with what the manifest says of all of them."""
+        size, scheme = self.manifest.crop_size_px, self.manifest.scheme
+        height, width = sample.crop_shard.shape[1:]
+        if sample.record.scheme != scheme or (height, width) != (size, size):
+            fault = (
+                f"is {sample.record.scheme} at {width}x{height} px, the manifest says {scheme} at "
+                f"{size}x{size} px"
+            )
+            raise self.reader.bad_sample(shard, sample.key, fault)
+        return sample
+
+    def _shard_to_crop(self, sample: Sample) -> Float[np.ndarray, "3 3"]:
+        record = sample.record
+        if self.boxes == "annotation":
+            box = record.face_box_image.mapped(record.image_to_shard)
+        else:
+            box = FaceBox.around(record.landmarks_shard)
+        return square_crop(box, self.crop.size_px, self.crop.margin)

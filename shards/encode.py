@@ -1,0 +1,84 @@
+"""What a tar holds of a face: the picture cut out and resampled once, and its record."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from flm.errors import InputError
+from flm.geometry import FaceBox, resample, square_crop, transform_points
+from shards.annotation import DecodedPicture, FaceAnnotation
+from shards.plan import PlannedSample
+
+EncodedSample = dict[str, str | bytes]
+
+Decoding = Literal["reduced", "full"]
+
+MIN_FACE_PX = 4.0
+"""A truth box with no longer side than this shows no face; its annotation is broken."""
+
+
+def encode_faces(
+    samples: Sequence[PlannedSample], *, crop_size_px: int, crop_margin: float, decode: Decoding = "reduced"
+) -> list[EncodedSample]:
+    """What the tars hold of these samples.
+
+    Args:
+        samples: faces and their keys.
+        crop_size_px: side of the stored crops.
+        crop_margin: share of the landmarks' box that is added on each side.
+        decode: whether large JPEGs are decoded at a reduced scale.
+
+    Raises:
+        InputError: a picture cannot be read, or landmarks do not lie on it.
+    """
+    return [_encode_face(sample, crop_size_px, crop_margin, decode) for sample in samples]
+
+
+def _encode_face(
+    sample: PlannedSample, crop_size_px: int, crop_margin: float, decode: Decoding
+) -> EncodedSample:
+    # Loads torch, which a command line that only parses or refuses should not wait for.
+    from flm.data.samples import SampleRecord, encode_sample
+
+    face = sample.face
+    _check_landmarks(face)
+    image_to_shard = square_crop(FaceBox.around(face.landmarks_image), crop_size_px, crop_margin)
+    # A picture that the crop shrinks k-fold may be decoded k-fold smaller: the crop shows none of the rest.
+    most_reduction = 1 / float(image_to_shard[0, 0]) if decode == "reduced" else 1.0
+    picture = face.picture.decode(most_reduction)
+    _check_inside(face, picture)
+    record = SampleRecord(
+        scheme=face.scheme,
+        landmarks_shard=transform_points(face.landmarks_image, image_to_shard),
+        image_to_shard=image_to_shard,
+        face_box_image=face.face_box_image,
+        subset=face.subset,
+        source_file=face.source_file,
+        group=face.group,
+        mirror_of=face.mirror_of,
+    )
+    pixels_to_shard = image_to_shard @ np.linalg.inv(picture.image_to_pixels)
+    return encode_sample(sample.key, resample(picture.pixels, pixels_to_shard, crop_size_px), record)
+
+
+def _check_landmarks(face: FaceAnnotation) -> None:
+    if not np.isfinite(face.landmarks_image).all():
+        raise InputError(f"{face.source_file}: a landmark is not a finite number; fix or remove the face")
+    if FaceBox.around(face.landmarks_image).long_side <= MIN_FACE_PX:
+        raise InputError(
+            f"{face.source_file}: all landmarks lie within {MIN_FACE_PX:g} px; fix or remove the face"
+        )
+
+
+def _check_inside(face: FaceAnnotation, picture: DecodedPicture) -> None:
+    size = np.array([picture.width, picture.height])
+    # A face may be cut by the picture's edge, but not be a whole picture away from it.
+    outside = ((face.landmarks_image < -size) | (face.landmarks_image > 2 * size)).any(axis=1)
+    if outside.any():
+        index = int(outside.argmax())
+        x, y = face.landmarks_image[index]
+        raise InputError(
+            f"{face.source_file}: landmark {index} at ({x:.0f}, {y:.0f}) is far outside the picture of "
+            f"{picture.width} by {picture.height} px; fix or remove the face"
+        )

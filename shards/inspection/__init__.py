@@ -1,0 +1,1 @@
+"""What `python -m shards inspect` measures, draws and writes."""

@@ -1,0 +1,58 @@
+"""Tars as this project writes them: equal samples give equal bytes."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from flm.data.manifest import ShardEntry
+
+MEMBER_MTIME_S = 946_684_800
+"""Start of the year 2000, for every member of every tar."""
+
+
+def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]], *, made_from: str = "") -> ShardEntry:
+    """Write samples, as `flm.data.samples.encode_sample` makes them, and wait until they are on the disk.
+
+    Args:
+        path: of the tar; written directly, so it belongs in a folder that no reader looks into yet.
+        samples: in the order of the tar.
+        made_from: goes into the entry.
+
+    Returns:
+        The tar's entry in a manifest.
+    """
+    # Loads torch.
+    from webdataset.writer import TarWriter
+
+    num_samples = 0
+    with (
+        path.open("wb") as file,
+        TarWriter(file, encoder=False, mtime=MEMBER_MTIME_S, user="flm", group="flm", mode=0o644) as tar,
+    ):
+        for sample in samples:
+            tar.write(sample)
+            num_samples += 1
+    sync(path)
+    return ShardEntry(
+        name=path.name,
+        num_samples=num_samples,
+        num_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        made_from=made_from,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Return when the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""What `python -m shards verify` checks, and what it mends."""
