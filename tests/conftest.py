@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from hypothesis import settings
 
 from flm.data.manifest import Manifest, ShardEntry
 from flm.data.samples import SampleRecord, encode_sample
@@ -20,6 +21,10 @@ from flm.geometry import FaceBox
 os.environ.update(
     HF_HUB_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False", WANDB_MODE="offline", WANDB_SILENT="true"
 )
+
+# The same cases each time and no limit of time for one: a busy machine changes no verdict.
+settings.register_profile("project", derandomize=True, deadline=None)
+settings.load_profile("project")
 
 # The suite runs in two processes on two cores; more threads only wait for each other.
 torch.set_num_threads(1)
