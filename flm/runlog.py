@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
+import tyro
 from accelerate import Accelerator
 from jaxtyping import UInt8
 
@@ -34,7 +35,9 @@ T = TypeVar("T")
 class TrackingConfig:
     """Where a run is logged, beside RUN/log.jsonl, which is always written."""
 
-    tracker: Literal["wandb", "tensorboard", "trackio", "none"] = "wandb"
+    tracker: Annotated[
+        Literal["wandb", "tensorboard", "trackio", "none"], tyro.conf.arg(aliases=["--tracker"])
+    ] = "wandb"
     """W&B without a login runs offline and says how to send the run later."""
     project: str = "flm"
     """The tracker's project."""

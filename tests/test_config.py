@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from flm.command_line import parse_config
 from flm.config import MAY_CHANGE, TrainConfig, check_same_run
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.fields import flat_fields, from_fields, to_fields
 from flm.model.losses import LossConfig
 from flm.model.network import ModelConfig
-from flm.recipes import RECIPES
+from flm.recipes import RECIPES, recipe_named
 from flm.runlog import TrackingConfig
 
 CHECKPOINT = Path("runs/x/checkpoints/step_0000100")
@@ -158,3 +159,8 @@ def test_a_field_that_one_side_lacks_is_a_difference(config):
     saved = to_fields(config) | {"forgotten": 3}
     with pytest.raises(InputError, match=r"--forgotten 3, now it is None"):
         check_same_run(config, saved, CHECKPOINT)
+
+
+def test_the_tracker_has_a_short_flag():
+    config = parse_config(recipe_named("quickstart"), ["--tracker", "none"], program="flm train quickstart")
+    assert config.tracking.tracker == "none"
