@@ -5,16 +5,22 @@ RUN/checkpoints/step_0001200/
     model.safetensors      the weights to use (the moving average)
     state.json             step, scaler, what the run has reached
     training.safetensors   raw weights and optimizer moments, to go on from here
+    SHA256SUMS             hashes of the files above, for `sha256sum --check` too
 RUN/last, RUN/best         links to two of them
+
+No state of a random generator is in it, because no step draws from one that a step before has used: the order
+of the samples is a pure function of the seed, augmentation is drawn by (seed, step, row of the global batch),
+dropout by (seed, step, process). The learning rate is a function of the step. So the step says all of that,
+on any number of processes.
 """
 
+import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -22,7 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flm.errors import InputError
-from flm.fields import from_fields, to_fields
+from flm.fields import from_fields
 from flm.files import write_whole
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 
@@ -30,9 +36,41 @@ CONFIG_NAME = "config.json"
 MODEL_NAME = "model.safetensors"
 STATE_NAME = "state.json"
 TRAINING_NAME = "training.safetensors"
+SUMS_NAME = "SHA256SUMS"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".unfinished"
 CHECKPOINT_SCHEMA_VERSION = 1
+
+BEGUN_ANEW = 0
+"""A `last` that points at this step, which is never there, says that older checkpoints are another run's."""
+
+_SUM = re.compile(r"([0-9a-f]{64})  ([^/]+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When checkpoints are written, how many stay. Each holds all that is needed to go on."""
+
+    keep: int = 2
+    """How many of the newest stay, beside the best."""
+    every_steps: int | None = None
+    """A checkpoint after as many steps, beside those that each evaluation and the last step have."""
+    every_minutes: float | None = None
+    """A checkpoint after as much time since the one before, by the first process's clock."""
+    on_error: Literal["stop", "continue"] = "stop"
+    """When one cannot be written, because the disk is full, say; those before stay in either case."""
+    may_differ: tuple[str, ...] = ()
+    """Fields, such as optimizer.learning-rate, that may differ from those of the checkpoint that the run goes
+    on from, and `data` for other shards; it then ends elsewhere than either run by itself."""
+
+    def __post_init__(self) -> None:
+        for flag, value in (
+            ("--checkpoint.keep", self.keep),
+            ("--checkpoint.every-steps", 1 if self.every_steps is None else self.every_steps),
+            ("--checkpoint.every-minutes", 1 if self.every_minutes is None else self.every_minutes),
+        ):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{flag} is {value}, must be a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,63 +87,22 @@ class TrainingState:
     scaler: dict[str, float] | None = None
     """Of the gradient scaler, in fp16."""
     validation: dict[str, float] | None = None
-    """The numbers of the last evaluation."""
+    """The numbers of this step's evaluation, if it had one."""
 
 
-def save_checkpoint(
-    run: Path,
-    config: Any,
-    state: TrainingState,
-    *,
-    model: Mapping[str, Tensor],
-    training: Mapping[str, Tensor],
-    is_best: bool,
-    keep: int,
-) -> Path:
-    """Write a checkpoint, point `last` (and `best`) at it, and drop old ones.
-
-    Args:
-        run: the run's folder.
-        config: the run's whole configuration.
-        state: where the run stands.
-        model: state of the network to use.
-        training: state to go on from.
-        is_best: whether `best` shall point at it.
-        keep: how many of the newest stay; `best` stays in any case.
-
-    Raises:
-        InputError: it could not be written, because the disk is full, say. What was there stays.
-    """
-    folder = run / CHECKPOINTS / f"step_{state.step:07d}"
-    unfinished = folder.with_name(f".{folder.name}{UNFINISHED}")
-    try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(_contiguous(model), unfinished / MODEL_NAME)
-        safetensors.torch.save_file(_contiguous(training), unfinished / TRAINING_NAME)
-        versioned = {"schema_version": CHECKPOINT_SCHEMA_VERSION, **to_fields(config)}
-        (unfinished / CONFIG_NAME).write_bytes(_json_bytes(versioned))
-        (unfinished / STATE_NAME).write_bytes(_json_bytes(to_fields(state)))
-        for file in unfinished.iterdir():
-            _to_disk(file)
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.replace(folder)
-        _point(run / "last", folder)
-        if is_best:
-            _point(run / "best", folder)
-        _drop_old(run, state.step, keep)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{folder}: the checkpoint could not be written ({error}); make room and go on with --resume auto"
-        ) from error
-    finally:
-        # Also what a machine that died left.
-        for left in folder.parent.glob(f".*{UNFINISHED}"):
-            shutil.rmtree(left, ignore_errors=True)
-    return folder
+def folder_of_step(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return run / CHECKPOINTS / f"step_{step:07d}"
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def step_of(checkpoint: Path) -> int:
+    """The step in the name of a checkpoint, hidden or not."""
+    return int(re.findall(r"step_(\d+)", checkpoint.name)[0])
+
+
+def hidden(checkpoint: Path) -> Path:
+    """Where a checkpoint that is replaced or dropped waits until the new one is there whole."""
+    return checkpoint.with_name(f".{checkpoint.name}.old{UNFINISHED}")
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
@@ -114,33 +111,18 @@ def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_whole(path, _json_bytes(fields))
+    write_whole(path, json_bytes(fields))
 
 
-def _json_bytes(fields: Mapping[str, Any]) -> bytes:
+def json_bytes(fields: Mapping[str, Any]) -> bytes:
+    """JSON that a person can read."""
     return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _to_disk(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
-def _point(link: Path, folder: Path) -> None:
-    unfinished = link.with_name(f".{link.name}{UNFINISHED}")
-    unfinished.unlink(missing_ok=True)
-    unfinished.symlink_to(folder.relative_to(link.parent))
-    unfinished.replace(link)
-
-
-def _drop_old(run: Path, step: int, keep: int) -> None:
-    """Drop all but the newest; those of later steps, from before the run was begun anew, are the oldest."""
-    steps = {folder: int(folder.name.removeprefix("step_")) for folder in (run / CHECKPOINTS).glob("step_*")}
-    newest_last = sorted(steps, key=lambda folder: (steps[folder] <= step, steps[folder]))
-    best = (run / "best").resolve()
-    for folder in newest_last[:-keep]:
-        if folder.resolve() != best:
-            shutil.rmtree(folder)
+def sha256_of(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -211,12 +193,15 @@ def load_network(path: Path) -> LandmarkNetwork:
         path: a checkpoint or a run.
 
     Raises:
-        InputError: there is none, or its weights do not fit its configuration.
+        InputError: there is none, it is damaged, or its weights do not fit its configuration.
     """
     checkpoint = find_checkpoint(path)
     where = str(checkpoint / CONFIG_NAME)
     config = from_fields(ModelConfig, read_config(checkpoint)["model"], where)
     network = build_network(config, load_weights=False)
+    if (checkpoint / SUMS_NAME).exists():
+        # Not with weights that were passed on by themselves.
+        check_whole(checkpoint, {MODEL_NAME})
     load_state(network, load_tensors(checkpoint / MODEL_NAME), checkpoint / MODEL_NAME)
     return network.eval()
 
@@ -242,28 +227,25 @@ def _shape_text(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else str(tuple(tensor.shape))
 
 
-def find_training(run: Path, resume: str) -> Path | None:
-    """The checkpoint to go on from, or None to start anew.
-
-    Args:
-        run: the run's folder.
-        resume: `auto`, `none`, or a path to a checkpoint or run.
+def check_whole(
+    checkpoint: Path, names: Collection[str] = (CONFIG_NAME, MODEL_NAME, STATE_NAME, TRAINING_NAME)
+) -> None:
+    """Compare files of a checkpoint with their hashes.
 
     Raises:
-        InputError: there is no checkpoint at that path, or the run lost its last one.
+        InputError: one is missing, cut or altered, or has no hash.
     """
-    if resume == "none":
-        return None
-    if resume == "auto" and not os.path.lexists(run / "last"):
-        return None
-    path = run if resume == "auto" else Path(resume)
-    for folder in (path, path / "last"):
-        if (folder / TRAINING_NAME).is_file():
-            return folder.resolve()
-    raise InputError(
-        f"--resume {resume}: {path} has no checkpoint with {TRAINING_NAME}; give the path of one, or "
-        "--resume none and another --out to start anew"
-    )
+    where = checkpoint / SUMS_NAME
+    try:
+        lines = [_SUM.fullmatch(line) for line in where.read_text(encoding="utf-8").splitlines()]
+        sums = {line[2]: line[1] for line in lines if line is not None}
+        damaged = next((name for name in names if sha256_of(checkpoint / name) != sums.get(name)), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{checkpoint}: damaged ({error}); take another checkpoint") from error
+    if damaged is not None:
+        raise InputError(
+            f"{checkpoint / damaged}: damaged (its hash is not that in {SUMS_NAME}); take another checkpoint"
+        )
 
 
 def load_training(checkpoint: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:

@@ -23,6 +23,10 @@ def train() -> None:
     """
 
 
+def plan() -> None:
+    """What a run will need before it is started: time, reads, cache, network, memory; `flm plan --help`."""
+
+
 def recipes() -> None:
     """The named configurations, each with its measured result."""
     from flm.recipes import recipes_text
@@ -151,6 +155,21 @@ def bench_loader(*, data: Path, source: Path, json: Path | None = None) -> None:
     publish(measure(data, source), json)
 
 
+def bench_order(*, json: Path | None = None) -> None:
+    """The order of a run over 10⁹ faces beside the bars for its start and for any place of it.
+
+    Such as:
+      flm bench order --json order.json
+
+    Args:
+        json: Where the rows are written.
+    """
+    from flm.bench.measure import publish
+    from flm.bench.order import bench_order as measure
+
+    publish(measure(), json)
+
+
 def bench_convert(*, data: Path, json: Path | None = None) -> None:
     """Conversion of large photos beside the same with every pixel decoded.
 
@@ -167,12 +186,89 @@ def bench_convert(*, data: Path, json: Path | None = None) -> None:
     publish(measure(data), json)
 
 
+def bench_train(*, data: Path, source: Path, json: Path | None = None) -> None:
+    """Training beside one resident batch, the usual way, one process, and no checkpoints; takes six minutes.
+
+    Such as:
+      flm bench train --data data/300w --source ibug_300W_large_face_landmark_dataset --json train.json
+
+    Args:
+        data: Folder of shards of the archive.
+        source: The archive's folder, whose files the usual way reads.
+        json: Where the rows are written.
+    """
+    from flm.bench.measure import publish
+    from flm.bench.train import bench_train as measure
+
+    publish(measure(data, source), json)
+
+
+def bench_faults(*, data: Path, kills: int = 50, seed: int = 0, json: Path | None = None) -> None:
+    """A small run whose processes are killed again and again beside the same run left alone.
+
+    Such as:
+      flm bench faults --data data/synthetic --kills 50 --json faults.json
+
+    Args:
+        data: Folder of shards.
+        kills: How many SIGKILLs, at random instants of steps, saving and evaluation.
+        seed: Of the instants.
+        json: Where the outcome is written.
+    """
+    from flm.bench.faults import bench_faults as measure
+
+    faults = measure(data.resolve(), kills=kills, seed=seed)
+    print(faults.describe())
+    if json is not None:
+        faults.write_json(json)
+    if not faults.holds:
+        sys.exit(1)
+
+
+def bench_ablations(
+    *,
+    data: Path,
+    out: Path = Path("runs/ablations"),
+    weights: Path | None = None,
+    axes: tuple[str, ...] = (),
+) -> None:
+    """Short runs with one change each, on the validation split; seven minutes a run on two cores, two seeds.
+
+    Such as:
+      flm bench ablations --data data/300w --axes head loss
+
+    Args:
+        data: Folder of shards with train and validation.
+        out: Folder of the runs and of ablations.md, .json and .png; what is done there is not done again.
+        weights: File of the backbone's ImageNet weights; timm's hub by default.
+        axes: Which comparisons; all by default.
+    """
+    from flm.bench.ablations import bench_ablations as measure
+
+    measure(data, out, weights=weights.resolve() if weights else None, axes=axes)
+    print(f"{out}/ablations.md has the table, ablations.png the learning curves")
+
+
 def bench() -> None:
     """Ours beside a peer, in one run on this machine; `flm bench --help` names the subjects."""
 
 
-BENCHMARKS = {"loader": bench_loader, "convert": bench_convert}
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "recipes": recipes, "bench": bench}
+BENCHMARKS = {
+    "loader": bench_loader,
+    "order": bench_order,
+    "convert": bench_convert,
+    "train": bench_train,
+    "faults": bench_faults,
+    "ablations": bench_ablations,
+}
+COMMANDS = {
+    "train": train,
+    "plan": plan,
+    "evaluate": evaluate,
+    "predict": predict,
+    "recipes": recipes,
+    "bench": bench,
+}
 
 
 @exits_on_input_error
@@ -185,5 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from flm.train import main as train_main
 
         train_main(arguments[1:])
+    elif arguments[:1] == ["plan"]:
+        from flm.plan_report import main as plan_main
+
+        plan_main(arguments[1:])
     else:
         run_command(COMMANDS, arguments, program=PROGRAM)

@@ -9,6 +9,12 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 USER_MISTAKE_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130
+"""As shells have it: 128 and the number of SIGINT."""
+PREEMPTED_EXIT_CODE = 75
+"""The run stopped on purpose and is to be started again: EX_TEMPFAIL of sysexits.h, "try again later"."""
+HANG_EXIT_CODE = 76
+"""A process is missing, and the run goes on once it is started again: EX_PROTOCOL of sysexits.h."""
 
 
 class InputError(ValueError):
@@ -22,23 +28,46 @@ class OneProcessInputError(InputError):
     """An `InputError` that only the process that met it knows of, such as a bad sample among its own."""
 
 
+class PreemptedError(Exception):
+    """A signal asked for the end of a run; what it reached is in a checkpoint."""
+
+
+class ProcessLostError(Exception):
+    """Another process of the run ended or cannot be reached."""
+
+
+def warn(line: str) -> None:
+    """Tell on stderr what the user should know of, but what stops nothing."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
     """Wrap a command so that an `InputError` becomes one line on stderr and exit code 2.
+
+    A run that stopped on purpose, or that lost a process, has an exit code of its own.
 
     Of several processes that a launcher started with the same mistake, only the first prints it.
     """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        is_first = os.environ.get("RANK", "0") == "0"
         try:
             command(*args, **kwargs)
         except InputError as error:
-            is_first = os.environ.get("RANK", "0") == "0"
             if is_first or isinstance(error, OneProcessInputError):
                 print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(USER_MISTAKE_EXIT_CODE)
+        except PreemptedError as stop:
+            if is_first:
+                print(f"stopped by {stop}", file=sys.stderr, flush=True)
+            sys.exit(PREEMPTED_EXIT_CODE)
+        except ProcessLostError as error:
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            sys.exit(HANG_EXIT_CODE)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr, flush=True)
-            sys.exit(130)
+            sys.exit(INTERRUPTED_EXIT_CODE)
 
     return wrapped

@@ -251,14 +251,12 @@ def evaluate_checkpoint(
     folder = find_checkpoint(checkpoint)
     network = load_network(folder)
     store = open_store(data, cache_dir=cache_dir, cache_gib=cache_gib)
-    manifest = store.manifest
-    if manifest.scheme != network.config.scheme:
-        raise InputError(
-            f"{data}: the shards have {manifest.scheme} landmarks, {folder} predicts "
-            f"{network.config.scheme}; take shards or a checkpoint of the same scheme"
-        )
+    store.check_scheme(network.config.scheme, f"{folder} predicts")
     trained_with = from_fields(LoaderConfig, read_config(folder)["loader"], str(folder))
-    loader = dataclasses.replace(trained_with, boxes=boxes or trained_with.boxes, num_workers=num_workers)
+    # The same pixels on every machine, however it was trained.
+    loader = dataclasses.replace(
+        trained_with, boxes=boxes or trained_with.boxes, num_workers=num_workers, decode="cpu"
+    )
     processes = PartialState(cpu=not torch.accelerator.is_available())
     place = ProcessPlace(process=processes.process_index, num_processes=processes.num_processes)
     size_px = network.config.input_size_px

@@ -1,10 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files of whole lines."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
-from flm.errors import InputError
+from flm.errors import InputError, warn
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -31,3 +34,41 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+class LineFile:
+    """A file that lines are added to. On a full disk they wait in memory until there is room.
+
+    Args:
+        path: the file, in a folder that exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting = b""
+
+    def add(self, line: str) -> None:
+        """Add a line, and those that wait; the first that has to is told by a warning.
+
+        Raises:
+            InputError: the file cannot be written for another reason than a full disk.
+        """
+        is_first = not self._waiting
+        self._waiting += line.encode() + b"\n"
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(self._waiting)
+        except OSError as error:
+            # No half line stays in the middle.
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, size)
+            if error.errno not in DISK_FULL:
+                raise InputError(
+                    f"{self.path}: cannot be written ({error.strerror}); make room and go on with --resume "
+                    "auto"
+                ) from error
+            if is_first:
+                warn(f"{self.path}: cannot be written ({error.strerror}); its lines wait until there is room")
+        else:
+            self._waiting = b""

@@ -11,6 +11,7 @@ A matrix `a_to_b` is 3×3 float64 and takes column vectors (x, y, 1) of frame a 
 The functions on points take numpy arrays and torch tensors alike, so that inference needs no torch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ from jaxtyping import Float, UInt8
 
 ArrayOrTensor = Any
 """A numpy array or a torch tensor; jaxtyping checks its dtype and axes either way."""
+
+
+MIN_FACE_PX = 4.0
+"""Landmarks within a box with no longer side than this show no face; their annotation is broken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +44,7 @@ class FaceBox:
     height: float
 
     def __post_init__(self) -> None:
-        if not all(np.isfinite(v) for v in (self.left, self.top, self.width, self.height)):
+        if not math.isfinite(self.left + self.top + self.width + self.height):
             raise ValueError(f"{self} has a number that is not finite")
         if self.width <= 0 or self.height <= 0:
             raise ValueError(f"{self} has a side that is not positive")
@@ -62,14 +67,23 @@ class FaceBox:
     @classmethod
     def around(cls, points: Float[ArrayOrTensor, "points 2"]) -> "FaceBox":
         """The smallest box whose outermost pixel centres are the outermost points ("truth box")."""
-        left, top = float(points[:, 0].min()), float(points[:, 1].min())
-        right, bottom = float(points[:, 0].max()), float(points[:, 1].max())
+        xs, ys = points.T.tolist()
+        if not math.isfinite(sum(xs) + sum(ys)):  # which min and max may overlook
+            raise ValueError("a point is not finite")
+        left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
         return cls(left=left, top=top, width=right - left + 1, height=bottom - top + 1)
 
     @classmethod
     def of_picture(cls, width: int, height: int) -> "FaceBox":
         """The whole picture as a box."""
         return cls(left=0.0, top=0.0, width=float(width), height=float(height))
+
+    def overlap(self, other: "FaceBox") -> float:
+        """Intersection over union, between 0 and 1."""
+        width = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
+        height = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
+        shared = max(0.0, width) * max(0.0, height)
+        return shared / (self.width * self.height + other.width * other.height - shared)
 
     def mapped(self, scale_and_shift: Float[np.ndarray, "3 3"]) -> "FaceBox":
         """The box in another frame.
@@ -145,7 +159,7 @@ def resample(
         picture_to_crop: a similarity or affine matrix.
         size_px: side of the crop.
     """
-    shrink = 1 / np.sqrt(abs(np.linalg.det(picture_to_crop[:2, :2])))
+    shrink = _shrink(picture_to_crop)
     block = max(1, int(shrink))
     region, region_to_picture = _region_of(picture, picture_to_crop, size_px, block)
     if region.size == 0:
@@ -166,6 +180,31 @@ def resample(
     return np.asarray(crop, dtype=np.uint8).reshape(size_px, size_px, picture.shape[2])
 
 
+def region_shown(picture_to_crop: Float[np.ndarray, "3 3"], size_px: int) -> FaceBox:
+    """The part of a picture that `resample` looks at, px of the picture; it may reach past it.
+
+    Wide enough also where the picture was reduced before, by no more than the crop shrinks it.
+    """
+    corners = _corners(picture_to_crop, size_px)
+    rim = 4 * max(1.0, _shrink(picture_to_crop)) + 2
+    low, high = corners.min(axis=0) - rim, corners.max(axis=0) + rim
+    width, height = (high - low).tolist()
+    return FaceBox(left=float(low[0]), top=float(low[1]), width=width, height=height)
+
+
+def _shrink(picture_to_crop: Float[np.ndarray, "3 3"]) -> float:
+    """How many px of the picture make one of the crop."""
+    return float(1 / np.sqrt(abs(np.linalg.det(picture_to_crop[:2, :2]))))
+
+
+def _corners(picture_to_crop: Float[np.ndarray, "3 3"], size_px: int) -> Float[np.ndarray, "4 2"]:
+    """The corners of a crop, px of the picture."""
+    edge = size_px - 0.5
+    corners_crop = np.array([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
+    # Rounded, so that one that lies on a pixel does so in every part of the picture.
+    return np.round(transform_points(corners_crop, np.linalg.inv(picture_to_crop)), 6)
+
+
 def _region_of(
     picture: UInt8[np.ndarray, "height width channels"],
     picture_to_crop: Float[np.ndarray, "3 3"],
@@ -176,9 +215,7 @@ def _region_of(
 
     Where the picture ends inside a block, its last pixels are repeated up to the block's end.
     """
-    edge = size_px - 0.5
-    corners_crop = np.array([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
-    corners = transform_points(corners_crop, np.linalg.inv(picture_to_crop))
+    corners = _corners(picture_to_crop, size_px)
     height, width = picture.shape[:2]
     rim = 2 * block + 2
     left, top = (max(0, int(v)) for v in np.floor(corners.min(axis=0)) - rim)

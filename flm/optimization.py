@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from flm.model.network import LandmarkNetwork
 
@@ -108,9 +108,17 @@ class MovingAverage:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, network: LandmarkNetwork, step: int) -> None:
-        """Take the weights after a step in; step 0 is the first."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(
+        self, network: LandmarkNetwork, step: int, good: Bool[Tensor, ""] | Literal[True] = True
+    ) -> None:
+        """Take the weights after a step in.
+
+        Args:
+            network: after its update.
+            step: 0 is the first.
+            good: whether the step was; nothing moves if not. It stays on the device, which is not waited for.
+        """
+        share = (1 - min(self.decay, (1 + step) / (10 + step))) * torch.as_tensor(good)
         averaged, current = [], []
         for mine, theirs in zip(_state(self.network), _state(network), strict=True):
             if mine.is_floating_point():
@@ -118,7 +126,9 @@ class MovingAverage:
                 current.append(theirs)
             else:
                 mine.copy_(theirs)
-        get_ema_multi_avg_fn(decay)(averaged, current, step)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] - of no public name
+            averaged, current, [share] * len(averaged)
+        )
 
 
 def _state(network: nn.Module) -> Iterator[Tensor]:
@@ -142,8 +152,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
         owner, _, place = name.partition(".")
         if owner == "optimizer":
             parameter, _, moment = place.partition(".")
-            if value.ndim:
-                # The fused update walks moments and weights in one pass, so they must lie alike in memory.
-                value = torch.empty_like(parameters[int(parameter)]).copy_(value)
-            state.setdefault(int(parameter), {})[moment] = value
+            # The fused update walks moments and weights in one pass, so they must lie alike in memory.
+            like = parameters[int(parameter)] if value.ndim else value
+            # A copy, since what was read lies in the file, which stays on the disk as long as a tensor does.
+            state.setdefault(int(parameter), {})[moment] = torch.empty_like(like).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

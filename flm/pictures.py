@@ -1,18 +1,48 @@
 """Pictures from disk, whatever their format."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
 from flm.errors import InputError
+from flm.geometry import FaceBox
 
 JPEG_REDUCTIONS = (1, 2, 4, 8)
 """By how much a JPEG can be reduced while it is decoded."""
+
+MOST_PICTURE_PIXELS = 2**27
+"""A header that claims more is not believed: no camera of faces has so many, and half a gigabyte would be
+decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedPicture:
+    """A picture, or a part of it, perhaps at a reduced scale."""
+
+    pixels: UInt8[np.ndarray, "part_height part_width 3"]
+    """RGB."""
+    left: int = 0
+    """Where the part begins, px of the picture at its reduced scale."""
+    top: int = 0
+    width: int
+    """Of the picture itself, px."""
+    height: int
+    reduction: int = 1
+    """Each pixel stands for a block of as many by as many pixels of the picture."""
+
+    @property
+    def image_to_pixels(self) -> Float[np.ndarray, "3 3"]:
+        """From px of the picture to px of `pixels`; a block's pixel lies at its centre."""
+        scale = 1 / self.reduction
+        shift = (scale - 1) / 2
+        return np.array([[scale, 0, shift - self.left], [0, scale, shift - self.top], [0, 0, 1]])
 
 
 def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
@@ -24,23 +54,23 @@ def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height widt
             the pixels as they are stored.
 
     Raises:
-        InputError: the file is missing, is no picture, is cut short, or has pixels of 32 bits.
+        InputError: the file is missing, is no picture, is cut short, claims to be absurdly large, or has
+            pixels of 32 bits.
     """
     with _opened(path) as picture:
         return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
 
 
-def read_reduced(
-    path: Path, reduction: int
-) -> tuple[UInt8[np.ndarray, "reduced_height reduced_width 3"], tuple[int, int]]:
-    """Decode a picture as it is stored, a JPEG at a reduced scale: quicker, and in less memory.
+def read_part(path: Path, part: FaceBox, reduction: int) -> DecodedPicture:
+    """Decode a picture as it is stored, and keep the part around a box; in four bytes a pixel at most.
+
+    A JPEG is decoded at a reduced scale, from fewer coefficients of its cosine transform: quicker, and in
+    less memory.
 
     Args:
         path: any format that Pillow knows.
+        part: px of the picture; may reach past it.
         reduction: r, one of `JPEG_REDUCTIONS`; pixel i then stands for the pixels r·i … r·(i + 1) - 1.
-
-    Returns:
-        The pixels, reduced if it is a JPEG, and the width and height of the picture itself.
 
     Raises:
         InputError: as for `read_picture`.
@@ -50,7 +80,19 @@ def read_reduced(
         if reduction > 1:
             # The decoder takes the smallest scale of its own that still covers this size.
             picture.draft("RGB", (max(1, width // reduction), max(1, height // reduction)))
-        return _rgb(picture), (width, height)
+        # A format that cannot be reduced while it is decoded comes whole.
+        reduction = reduction if picture.width < width else 1
+        left, right = _kept(part.left, part.width, reduction, picture.width)
+        top, bottom = _kept(part.top, part.height, reduction, picture.height)
+        pixels = _rgb(picture.crop((left, top, right, bottom)))
+    return DecodedPicture(pixels=pixels, left=left, top=top, width=width, height=height, reduction=reduction)
+
+
+def _kept(start: float, length: float, reduction: int, size: int) -> tuple[int, int]:
+    """The pixels of a reduced picture that hold a stretch of the picture; one at least."""
+    first = min(max(0, math.floor((start - 0.5) / reduction)), size - 1)
+    last = math.ceil((start + length + 0.5) / reduction)
+    return first, min(max(first + 1, last), size)
 
 
 @contextlib.contextmanager
@@ -60,9 +102,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             # Such as a broken EXIF block; what cannot be decoded raises.
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
+                if picture.width * picture.height > MOST_PICTURE_PIXELS:
+                    raise Image.DecompressionBombError
                 yield picture
     except FileNotFoundError as error:
         raise InputError(f"{path}: the picture is missing") from error
+    except Image.DecompressionBombError as error:  # or Pillow's own, which comes later
+        raise InputError(
+            f"{path}: the picture claims more than {MOST_PICTURE_PIXELS / 1e6:.0f} million pixels; shrink it "
+            "or leave it out"
+        ) from error
     except Exception as error:  # decoders and EXIF readers fail each in their own way
         raise InputError(
             f"{path}: not a whole picture ({error}); replace the file or leave it out"

@@ -1,45 +1,33 @@
-"""The parts of a training run, where it stands, and how it is taken up again."""
+"""The parts of a training run, and where it stands."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import timedelta
 from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from flm.checkpoint import (
-    TrainingState,
-    find_training,
-    load_state,
-    load_training,
-    read_config,
-    save_checkpoint,
-)
-from flm.config import TrainConfig, check_same_run
+from flm import rendezvous
+from flm.checkpoint_writer import CheckpointWriter
+from flm.config import TrainConfig
 from flm.data.loader import ProcessPlace, evaluation_batches, training_batches
 from flm.data.manifest import Manifest
 from flm.data.samples import Batch
 from flm.data.store import ShardStore, open_store
 from flm.errors import InputError
+from flm.guards import COLLECTIVE_FACTOR, Guards
 from flm.model.network import LandmarkNetwork, build_network
-from flm.optimization import (
-    MovingAverage,
-    build_optimizer,
-    load_optimizer_tensors,
-    optimizer_tensors,
-)
+from flm.optimization import MovingAverage, build_optimizer
+from flm.owners import check_environment
 
 VALIDATION = "validation"
-
-NETWORK = "network."
-"""Begins the names of the raw weights among a checkpoint's training tensors."""
-
-OWNED_BY_CONFIG = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "--accumulation-steps"}
-"""Settings of the launcher that would silently win over the configuration."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,10 +44,15 @@ class Run:
     """The network as Accelerate wraps it for the forward pass."""
     optimizer: AcceleratedOptimizer
     average: MovingAverage
+    writer: CheckpointWriter
+    """Of the first process; `flm.resume.save` fills it."""
+    guards: Guards
     steps: int
     """Of the whole run."""
     step: int = 0
     """Steps that are done."""
+    owes_validation: bool = False
+    """Whether the run was stopped in the evaluation of this step."""
     best_score: float | None = None
     best_step: int | None = None
     bad_samples: set[str] = field(default_factory=set)
@@ -73,13 +66,30 @@ class Run:
     @property
     def place(self) -> ProcessPlace:
         """This process among all."""
+        accelerator = self.accelerator
         return ProcessPlace(
-            process=self.accelerator.process_index, num_processes=self.accelerator.num_processes
+            process=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            device=accelerator.device,
         )
 
     def is_due(self, every_steps: int) -> bool:
         """Whether the step just done is one of these; the last one always is."""
         return self.step % every_steps == 0 or self.step == self.steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done, or `--patience-evaluations` went by since the best score."""
+        patience, every_steps = self.config.patience_evaluations, self.config.eval_every_steps
+        if patience is not None and self.best_step is not None:
+            evaluations = self.step // every_steps - self.best_step // every_steps
+            if evaluations >= patience:
+                return True
+        return self.step >= self.steps
+
+    def score_of(self, validation: Mapping[str, float]) -> float:
+        """What the best checkpoint has the lowest of, out of the numbers of an evaluation."""
+        return validation["nme_pct" if self.config.select_by == "nme" else "loss"]
 
     def training_batches(self) -> Iterator[Batch]:
         """This process's rows of the steps that are left."""
@@ -96,13 +106,14 @@ class Run:
 
     def validation_batches(self) -> Iterator[Batch]:
         """This process's rows of the validation split."""
-        config = self.config
+        config, processes = self.config, self.place.num_processes
         return evaluation_batches(
             self.store,
             config.loader,
             config.crop,
             split=VALIDATION,
-            batch_size=config.eval_batch_size,
+            # It changes no number, so any number of processes goes on with the run.
+            batch_size=-(-config.eval_batch_size // processes) * processes,
             place=self.place,
         )
 
@@ -141,6 +152,8 @@ def build(config: TrainConfig) -> Run:
     if config.compile:
         trainable = cast(nn.Module, torch.compile(trainable))
     trained, prepared = accelerator.prepare(trainable, optimizer)
+    if isinstance(trained, DistributedDataParallel) and accelerator.num_processes > 2:
+        _settle_order_of_sums(trained, config, accelerator)
     return Run(
         config=config,
         store=store,
@@ -149,6 +162,8 @@ def build(config: TrainConfig) -> Run:
         trained=trained,
         optimizer=prepared,
         average=average,
+        writer=CheckpointWriter(config.run, config.checkpoint),
+        guards=Guards(config.guards, accelerator),
         steps=config.num_steps(store.manifest.num_samples("train")),
     )
 
@@ -156,26 +171,25 @@ def build(config: TrainConfig) -> Run:
 def _checked_store(config: TrainConfig) -> ShardStore:
     loader = config.loader
     store = open_store(config.data, cache_dir=loader.cache_dir, cache_gib=loader.cache_gib)
-    manifest = store.manifest
     for split in ("train", VALIDATION):
-        manifest.shards_of(split)
-    if manifest.scheme != config.model.scheme:
-        raise InputError(
-            f"{config.data}: the shards have {manifest.scheme} landmarks, --model.scheme is "
-            f"{config.model.scheme}; make them agree"
-        )
+        store.manifest.shards_of(split)
+    store.check_scheme(config.model.scheme, "--model.scheme is")
     return store
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    for variable, flag in OWNED_BY_CONFIG.items():
-        if variable in os.environ:
-            raise InputError(f"the environment sets {variable}; unset it and give {flag} instead")
+    check_environment(os.environ)
     tracker = config.tracking.tracker
     try:
         accelerator = Accelerator(
             # Started by torchrun on a machine without an accelerator, it would not join its processes itself.
             cpu=not torch.accelerator.is_available(),
+            kwargs_handlers=[
+                InitProcessGroupKwargs(
+                    init_method=rendezvous.method(),
+                    timeout=timedelta(seconds=COLLECTIVE_FACTOR * config.guards.timeout_s),
+                )
+            ],
             log_with=None if tracker == "none" else tracker,
             project_dir=config.run,
         )
@@ -184,69 +198,49 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         raise InputError(f"accelerate launch: {error}; change the launch file or its flags") from error
     if config.sync_batch_norm and accelerator.device.type == "cpu" and accelerator.num_processes > 1:
         raise InputError("--sync-batch-norm needs GPUs; leave it out on the processor")
-    share = accelerator.num_processes * config.accumulation_steps
-    for flag, size, multiple in (
-        ("--batch-size", config.batch_size, share),
-        ("--eval-batch-size", config.eval_batch_size, accelerator.num_processes),
-    ):
-        if size % multiple:
-            raise InputError(
-                f"{flag} {size} cannot be shared by {accelerator.num_processes} processes in "
-                f"{multiple // accelerator.num_processes} parts each; give a multiple of {multiple}"
-            )
+    if config.loader.decode == "gpu" and accelerator.device.type != "cuda":
+        raise InputError("--loader.decode gpu needs an NVIDIA GPU; take --loader.decode cpu")
+    _check_batch_can_be_shared(config, accelerator.num_processes)
     return accelerator
 
 
-def restore(run: Run) -> None:
-    """Go on from a checkpoint where there is one, as `--resume` says."""
-    checkpoint = find_training(run.config.run, run.config.resume)
-    if checkpoint is None:
-        return
-    check_same_run(run.config, read_config(checkpoint), checkpoint)
-    state, model, training = load_training(checkpoint)
-    if state.manifest_hash != run.manifest.content_hash():
-        raise InputError(
-            f"{checkpoint}: was trained on other shards than {run.config.data}; give the same --data, or "
-            "--resume none and another --out"
-        )
-    weights = {
-        name.removeprefix("network."): value for name, value in training.items() if name[:8] == "network."
-    }
-    load_state(run.network, weights, checkpoint)
-    load_state(run.average.network, model, checkpoint)
-    load_optimizer_tensors(run.optimizer.optimizer, training)
-    if state.scaler is not None and run.accelerator.scaler is not None:
-        run.accelerator.scaler.load_state_dict(state.scaler)
-    run.step, run.best_score, run.best_step = state.step, state.best_score, state.best_step
+def _settle_order_of_sums(trained: nn.Module, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Have DistributedDataParallel bundle the gradients as it does from the second step of each start on.
 
-
-def save(run: Run, validation: dict[str, float], *, is_best: bool) -> Path:
-    """Write the checkpoint of this step; only the first process calls it.
-
-    Args:
-        run: where it stands.
-        validation: the numbers of the last evaluation.
-        is_best: whether it is the best so far.
-
-    Raises:
-        InputError: it cannot be written.
+    How they are bundled decides in which order those of three or more processes are added. Without this, the
+    first step after going on would add in another order than the same step of a run that went through.
     """
-    scaler = run.accelerator.scaler
-    state = TrainingState(
-        step=run.step,
-        manifest_hash=run.manifest.content_hash(),
-        best_score=run.best_score,
-        best_step=run.best_step,
-        scaler=scaler.state_dict() if scaler is not None else None,
-        validation=validation,
+    rows, size_px = config.batch_size // accelerator.num_processes, config.model.input_size_px
+    # Few, as the memory for more may not be there; but a compiled network is compiled for their number.
+    rows = rows // config.accumulation_steps if config.compile else min(rows, 2)
+    buffers = [(buffer, buffer.clone()) for buffer in trained.buffers()]
+    trained.train()
+    images = torch.zeros(rows, 3, size_px, size_px, device=accelerator.device)
+    accelerator.backward(trained(images).landmarks_unit.sum())
+    trained.zero_grad()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def _check_batch_can_be_shared(config: TrainConfig, processes: int) -> None:
+    size, parts = config.batch_size, config.accumulation_steps
+    if size % (processes * parts) == 0:
+        return
+    fitting = [number for number in range(1, size + 1) if size % (number * parts) == 0]
+    fewer = [number for number in fitting if number < processes][-1:]
+    more = [number for number in fitting if number > processes][:1]
+    multiple = math.lcm(processes * parts, config.loader.lanes)
+    sizes = sorted({max(multiple, size // multiple * multiple), -(-size // multiple) * multiple})
+    ways = [
+        *([f"start {_either(fewer + more)} processes"] if fewer or more else []),
+        f"give --batch-size {_either(sizes)}",
+    ]
+    in_parts = f" in --accumulation-steps {parts} parts each" if parts > 1 else ""
+    raise InputError(
+        f"--batch-size {size} cannot be shared by {processes} processes{in_parts}; {', or '.join(ways)}"
     )
-    weights = {f"{NETWORK}{name}": value for name, value in run.network.state_dict().items()}
-    return save_checkpoint(
-        run.config.run,
-        run.config,
-        state,
-        model=run.average.network.state_dict(),
-        training={**weights, **optimizer_tensors(run.optimizer.optimizer)},
-        is_best=is_best,
-        keep=run.config.keep_checkpoints,
-    )
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))

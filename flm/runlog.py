@@ -1,54 +1,35 @@
-"""What a run tells: a line on the terminal, a line of JSON, and the tracker. All keys stand here.
+"""What a run tells: a line on the terminal, a line of JSON, the tracker, a picture of the curves.
 
-Every process makes the same calls; only the first writes.
+All keys stand here. Every process makes the same calls; only the first writes.
 """
 
-import contextlib
 import json
 import os
-import resource
-import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
-import tyro
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from jaxtyping import UInt8
 
-from flm.checkpoint import CONFIG_NAME, MODEL_NAME, STATE_NAME, read_json, write_json
+from flm.curves import curves_picture
+from flm.data.manifest import Manifest
+from flm.draw import write_png
 from flm.errors import InputError
 from flm.fields import to_fields
-from flm.files import write_whole
+from flm.files import LineFile, write_whole
+from flm.trackers import TrackingConfig, start_tracker
 
 LOG_NAME = "log.jsonl"
-TRACKER_NAME = "tracker.json"
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrackingConfig:
-    """Where a run is logged, beside RUN/log.jsonl, which is always written."""
-
-    tracker: Annotated[
-        Literal["wandb", "tensorboard", "trackio", "none"], tyro.conf.arg(aliases=["--tracker"])
-    ] = "wandb"
-    """W&B without a login runs offline and says how to send the run later."""
-    project: str = "flm"
-    """The tracker's project."""
-    name: str | None = None
-    """The run's name in the tracker; the run folder's name if not given."""
-    num_pictures: int = 16
-    """Validation faces that are drawn at each evaluation, the same ones all along; 0 draws none."""
-
-    def __post_init__(self) -> None:
-        if self.num_pictures < 0:
-            raise ValueError(f"--tracking.num-pictures is {self.num_pictures}, must be at least 0")
+CURVES_NAME = "curves.png"
+NUMBERS = ("train", "validation")
+"""The kinds of lines that hold numbers of a step, for trackers too."""
+NO_NUMBERS = {"kind", "step", "time"}
+"""What those hold beside."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,70 +57,18 @@ class TrainNumbers:
         return {**losses, **rest}
 
 
-class Clock:
-    """Measures the steps between two lines of the log.
-
-    Args:
-        device: whose memory is told.
-        step: where this start of the run begins.
-    """
-
-    def __init__(self, device: torch.device, step: int) -> None:
-        self.device = device
-        self._begin(step)
-
-    def _begin(self, step: int) -> None:
-        self.first_step = step
-        self.started_s = time.perf_counter()
-        self.waited_s = 0.0
-        self.paused_s = 0.0
-
-    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same batches; the time until each is there counts as waiting."""
-        while True:
-            asked_s = time.perf_counter()
-            batch = next(batches, None)
-            self.waited_s += time.perf_counter() - asked_s
-            if batch is None:
-                return
-            yield batch
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what is no training step, such as an evaluation."""
-        began_s = time.perf_counter()
-        yield
-        self.paused_s += time.perf_counter() - began_s
-
-    def read(self, step: int, *, steps: int, batch_size: int) -> dict[str, float]:
-        """The timed fields of `TrainNumbers` for the steps since the last reading."""
-        elapsed_s = time.perf_counter() - self.started_s - self.paused_s
-        seconds_per_step = elapsed_s / max(1, step - self.first_step)
-        numbers = {
-            "images_per_s": batch_size / seconds_per_step,
-            "data_wait_pct": 100 * self.waited_s / elapsed_s,
-            "memory_gib": self._memory_gib(),
-            "eta_s": (steps - step) * seconds_per_step,
-        }
-        self._begin(step)
-        return numbers
-
-    def _memory_gib(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 class RunLog:
     """The log of one run.
 
     Args:
         run: its folder, which exists.
         tracking: where it is logged.
-        accelerator: whose trackers are used.
+        accelerator: whose processes log, and whose trackers are used.
         steps: of the whole run.
         first_step: where this start begins; lines of later steps, from before a crash, are dropped.
         facts: what the tracker shows as the run's configuration.
+        data: where the shards are.
+        manifest: what they hold.
 
     Raises:
         InputError: the log cannot be written, or is damaged.
@@ -154,16 +83,31 @@ class RunLog:
         steps: int,
         first_step: int,
         facts: Mapping[str, Any],
+        data: str,
+        manifest: Manifest,
     ) -> None:
         self.accelerator = accelerator
         self.steps = steps
         self.path = run / LOG_NAME
+        self._lines = LineFile(self.path)
         self._wandb: Any = None
-        if not accelerator.is_main_process:
-            return
-        _keep_lines_until(self.path, first_step)
-        if tracking.tracker != "none":
-            self._start_tracker(run, tracking, facts, goes_on=first_step > 0)
+        self._other_machine: Any = None
+        self.shows_pictures = (
+            accelerator.is_main_process
+            and tracking.num_pictures > 0
+            and tracking.tracker in ("wandb", "tensorboard")
+        )
+        """Whether `pictures` does anything; they take time to draw."""
+        name = tracking.name or run.name
+        if accelerator.is_main_process:
+            lines = _keep_lines_until(self.path, first_step)
+            if tracking.tracker == "wandb":
+                self._start_wandb(tracking.project, name, lines, facts, goes_on=first_step > 0)
+                self._wandb.use_data(data, manifest)
+            elif tracking.tracker != "none":
+                start_tracker(accelerator, tracking, name, facts, first_step=first_step)
+        if tracking.tracker == "wandb" and _has_other_machines(accelerator):
+            self._start_on_other_machine(run, tracking.project, name)
 
     def train(self, step: int, numbers: TrainNumbers) -> None:
         """The steps since the last call."""
@@ -176,107 +120,139 @@ class RunLog:
         )
 
     def validation(self, step: int, values: Mapping[str, float], *, is_best: bool, seconds: float) -> None:
-        """An evaluation; `values` are the flat numbers of its report."""
+        """An evaluation; `values` are the flat numbers of its report. Draws RUN/curves.png anew."""
         self._write("validation", step, {**values, "seconds": seconds})
         mark = " · best so far" if is_best else ""
         self.say(f"step {step}/{self.steps} · validation NME {values['nme_pct']:.2f} %{mark}")
+        if self.accelerator.is_main_process:
+            try:
+                write_png(self.path.with_name(CURVES_NAME), curves_picture(read_log(self.path)))
+            except InputError as error:
+                # No reason to stop: the log has all that is on it.
+                self.say(f"warning: {error}")
 
     def pictures(self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]]) -> None:
-        """Pictures by name, into trackers that show them."""
-        stacks = {f"validation/{name}": picture[None] for name, picture in pictures.items()}
+        """Pictures of a step that was logged, by name, into trackers that show them."""
+        named = {f"validation/{name}": picture for name, picture in pictures.items()}
+        if self._wandb is not None:
+            self._wandb.log_pictures(named, step, time_s=time.time())
         for tracker in self.accelerator.trackers if self.accelerator.is_main_process else ():
-            options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            if hasattr(tracker, "log_images"):
-                tracker.log_images(stacks, step=step, **options)  # pyright: ignore[reportAttributeAccessIssue]
+            if tracker.name == "tensorboard":
+                stacks = {name: picture[None] for name, picture in named.items()}
+                tracker.log_images(stacks, step=step, dataformats="NHWC")  # pyright: ignore[reportAttributeAccessIssue]
 
-    def best_checkpoint(self) -> None:
-        """Hand the best checkpoint to W&B as an artifact; once, at the end, since each is a full copy."""
-        if self._wandb is None:
-            return
-        import wandb
+    def checkpoints(self) -> None:
+        """Hand the best checkpoint and the last to W&B as artifacts; once, when both are on the disk."""
+        if self._wandb is not None:
+            self._wandb.log_checkpoints()
 
-        run = self.path.parent
-        state = read_json(run / "best" / STATE_NAME)
-        artifact = wandb.Artifact(f"{run.name}-best", type="model", metadata=state)
-        for name in (CONFIG_NAME, MODEL_NAME, STATE_NAME):
-            artifact.add_file(str(run / "best" / name))
-        self._wandb.log_artifact(artifact, aliases=["best", f"step-{state['step']}"])
+    def warn(self, step: int, text: str) -> None:
+        """Something that a person should look at, in the log and on the terminal."""
+        self._write("warning", step, {"text": text})
+        self.say(f"step {step}/{self.steps} · warning: {text}")
+
+    def preempted(self, step: int) -> None:
+        """The run was asked to stop, and will be gone on with; W&B is told at once."""
+        self._write("preempted", step, {})
+        self.say(f"step {step}/{self.steps} · stopped; --resume auto goes on from here")
+        if self._wandb is not None:
+            self._wandb.run.mark_preempting()
 
     def say(self, line: str) -> None:
         """A line on the terminal."""
         if self.accelerator.is_main_process:
             print(line, flush=True)
 
-    def finish(self) -> None:
-        """Close the tracker and say how an offline run is sent."""
-        self.accelerator.end_training()
-        if self._wandb is not None and self._wandb.offline:
-            folder = Path(self._wandb.dir).parent
-            self.say(f"W&B ran offline; to send the run: wandb login && wandb sync {folder}")
+    def finish(self, *, exit_code: int = 0) -> None:
+        """Close the tracker, and say how an offline run is sent.
 
-    def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        Args:
+            exit_code: of the program; W&B shows a run of another code than 0 as failed, or as pre-empted.
+        """
+        self.accelerator.end_training()
+        for run in (self._wandb, self._other_machine):
+            if run is not None:
+                run.finish(exit_code=exit_code)
+
+    def _write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         if not self.accelerator.is_main_process:
             return
-        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}); make room and go on with --resume auto"
-            ) from error
-        self.accelerator.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+        time_s = round(time.time(), 3)
+        line = {"kind": kind, "step": step, "time": time_s, **values}
+        self._lines.add(json.dumps(line))
+        if kind not in NUMBERS:
+            return
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        if self._wandb is not None:
+            self._wandb.log(named, step, time_s=time_s)
+        else:
+            self.accelerator.log(named, step=step)
 
-    def _start_tracker(
-        self, run: Path, tracking: TrackingConfig, facts: Mapping[str, Any], *, goes_on: bool
+    def _start_wandb(
+        self,
+        project: str,
+        name: str,
+        lines: list[dict[str, Any]],
+        facts: Mapping[str, Any],
+        *,
+        goes_on: bool,
     ) -> None:
-        kind, name = tracking.tracker, tracking.name or run.name
-        options: dict[str, Any] = {}
-        values = dict(facts)
-        match kind:
-            case "wandb":
-                options = _wandb_options(run, name, goes_on=goes_on)
-            case "trackio":
-                options = {"name": name, "resume": "allow" if goes_on else "never"}
-            case "tensorboard":
-                # Its table of hyper-parameters holds no None.
-                values = {key: str(value) if value is None else value for key, value in facts.items()}
-        self.accelerator.init_trackers(tracking.project, config=values, init_kwargs={kind: options})
-        if kind == "wandb":
-            self._wandb = self.accelerator.get_tracker("wandb", unwrap=True)
+        # Not with the other trackers, nor where only the configuration is read: it takes a second.
+        from flm.wandb_run import LoggedLine, WandbRun
+
+        logged = []
+        for line in lines:
+            if (kind := line["kind"]) in NUMBERS:
+                values = {f"{kind}/{key}": value for key, value in line.items() if key not in NO_NUMBERS}
+                logged.append(LoggedLine(step=line["step"], time_s=line["time"], values=values))
+        self._wandb = WandbRun(
+            self.path.parent,
+            project=project,
+            name=name,
+            lines=logged,
+            goes_on=goes_on,
+            facts=facts,
+            many_machines=_has_other_machines(self.accelerator),
+            say=self.say,
+        )
+
+    def _start_on_other_machine(self, run: Path, project: str, name: str) -> None:
+        from flm.wandb_run import log_this_machine
+
+        group = broadcast_object_list([self._wandb.id if self._wandb is not None else ""])[0]
+        accelerator = self.accelerator
+        if accelerator.is_local_main_process and not accelerator.is_main_process:
+            rank = accelerator.process_index
+            self._other_machine = log_this_machine(run, project=project, name=name, group=group, rank=rank)
 
 
-def _wandb_options(run: Path, name: str, *, goes_on: bool) -> dict[str, Any]:
-    """One id for all starts of a run, so that going on continues its curves."""
-    path = run / TRACKER_NAME
-    if not goes_on or not path.exists():
-        write_json(path, {"wandb_id": secrets.token_hex(4)})
-    options: dict[str, Any] = {
-        "name": name,
-        "id": read_json(path)["wandb_id"],
-        "resume": "allow",
-        "dir": str(run),
-    }
-    if "WANDB_MODE" not in os.environ and not _has_wandb_login():
-        options["mode"] = "offline"
-    return options
+def _has_other_machines(accelerator: Accelerator) -> bool:
+    """Whether there are more processes than those of this machine, as launchers tell."""
+    here = os.environ.get("LOCAL_WORLD_SIZE")
+    return here is not None and accelerator.num_processes > int(here)
 
 
-def _has_wandb_login() -> bool:
-    import wandb
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, by increasing step.
 
-    return wandb.login(prompt=False, verify=False)
-
-
-def _keep_lines_until(path: Path, step: int) -> None:
-    """Forget the steps that will be made again."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
+    Raises:
+        InputError: it is no log of flm.
+    """
     # A machine that died may have left half a line at the end.
-    whole = [line for line in lines if line.endswith(b"\n")]
+    whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     try:
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        lines = [json.loads(line) for line in whole]
+        for line in lines:
+            _ = (line["kind"], line["step"] + 0, line["time"] + 0)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a log of flm ({error}); move it away") from error
-    write_whole(path, b"".join(kept))
+    return lines
+
+
+def _keep_lines_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Forget the steps that will be made again; gives the lines that stay."""
+    if not path.exists():
+        return []
+    kept = [line for line in read_log(path) if line["step"] <= step]
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    return kept

@@ -1,32 +1,36 @@
 """The training run: `accelerate launch --config_file launch/X.yaml -m flm.train RECIPE [--field value …]`."""
 
+import atexit
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-import torch
 import torch.distributed
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from flm.augment import augment
 from flm.checkpoint import write_json
+from flm.clock import Clock
 from flm.command_line import parse_config
 from flm.config import TrainConfig
-from flm.data.samples import Batch
-from flm.errors import exits_on_input_error
+from flm.errors import PreemptedError, exits_on_input_error
 from flm.evaluate import evaluate
 from flm.fields import flat_fields, to_fields
-from flm.model.losses import landmark_loss
-from flm.optimization import learning_rate_at, set_learning_rate
+from flm.guards import telling_memory
+from flm.optimization import learning_rate_at
+from flm.owners import check_flags
+from flm.profiling import StepProfiler, span
 from flm.recipes import recipe_named, recipes_text
 from flm.report import EvalReport, ced_curve_picture, predictions_picture
-from flm.run import Run, build, restore, save
-from flm.runlog import Clock, RunLog, TrainNumbers
+from flm.resume import restore, save
+from flm.run import Run, build
+from flm.runlog import RunLog, TrainNumbers
+from flm.signals import tell_agent
+from flm.step import fit_into_memory, train_step
 
 
 def train(config: TrainConfig) -> Path:
@@ -43,17 +47,37 @@ def train(config: TrainConfig) -> Path:
     """
     run = build(config.with_resolved_paths())
     restore(run)
-    with logging(run) as log:
+    if config.auto_batch_size:
+        fit_into_memory(run)
+    guards = run.guards
+    with (
+        guards.listening(),
+        logging(run) as log,
+        run.writer,
+        guards.watching(),
+        saving_when_stopped(run, log),
+    ):
         clock = Clock(run.accelerator.device, run.step)
-        batches = clock.waiting(run.training_batches())
-        while run.step < run.steps:
-            losses = train_step(run, next(batches))
+        batches = guards.batches(clock.waiting(run.training_batches()))
+        profiler = profiler_of(run, log, clock)
+        if run.owes_validation:
+            validate_and_save(run, log)
+        while not run.is_over:
+            with profiler.step(run.step + 1):
+                with span("data"):
+                    batch = next(batches)
+                losses = train_step(run, batch)
             run.step += 1
-            if run.is_due(run.config.log_every_steps):
+            is_logged = run.is_due(run.config.log_every_steps)
+            guards.bad_steps.look(log.warn, now=is_logged)
+            if is_logged:
                 log.train(run.step, numbers_of(run, losses, clock))
             if run.is_due(run.config.eval_every_steps):
                 with clock.paused():
                     validate_and_save(run, log)
+            elif run.writer.is_due(run.step):
+                save(run)
+        run.accelerator.wait_for_everyone()
         tell_bad_samples(run, log)
     return run.config.run
 
@@ -70,38 +94,35 @@ def logging(run: Run) -> Iterator[RunLog]:
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
-    log = RunLog(config.run, config.tracking, accelerator, steps=run.steps, first_step=run.step, facts=facts)
+    log = RunLog(
+        config.run,
+        config.tracking,
+        accelerator,
+        steps=run.steps,
+        first_step=run.step,
+        facts=facts,
+        data=config.data,
+        manifest=run.manifest,
+    )
     log.say(run.describe())
+    exit_code = 1
     try:
         yield log
+        exit_code = 0
     finally:
-        log.finish()
+        log.finish(exit_code=exit_code)
 
 
-def train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
-    """One update of the weights; gives the parts of the loss and `gradient_norm`, on the device."""
-    config, accelerator = run.config, run.accelerator
-    # What a step draws depends on the step, so that going on needs no state of any generator.
-    seed = np.random.SeedSequence([config.seed, run.step, accelerator.process_index])
-    torch.manual_seed(int(seed.generate_state(1)[0]))
-    set_learning_rate(run.optimizer.optimizer, learning_rate_at(run.step, run.steps, config.optimizer))
-    run.trained.train()
-    run.bad_samples.update(batch.bad_samples)
-    parts = batch.to(accelerator.device).split(len(batch) // config.accumulation_steps)
-    totals: dict[str, Tensor] = {}
-    for part in parts:
-        faces = augment(part, config.augment, size_px=config.model.input_size_px, seed=config.seed)
-        with contextlib.nullcontext() if part is parts[-1] else accelerator.no_sync(run.trained):
-            losses = landmark_loss(run.trained(faces.images), faces.landmarks_unit, faces.valid, config.loss)
-            accelerator.backward(losses["total"] / len(parts))
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0) + value.detach() / len(parts)
-    largest = config.optimizer.max_gradient_norm or float("inf")
-    totals["gradient_norm"] = cast(Tensor, accelerator.clip_grad_norm_(run.trained.parameters(), largest))
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.average.update(run.network, run.step)
-    return totals
+def profiler_of(run: Run, log: RunLog, clock: Clock) -> StepProfiler:
+    """Records the steps of `--profile` in the first process."""
+    return StepProfiler(
+        run.config.profile,
+        run.config.run / "profile",
+        steps=run.steps,
+        records=run.accelerator.is_main_process,
+        say=log.say,
+        pause=clock.paused,
+    )
 
 
 def numbers_of(run: Run, losses: Mapping[str, Tensor], clock: Clock) -> TrainNumbers:
@@ -121,23 +142,47 @@ def _mean_over_processes(run: Run, value: Tensor) -> float:
     return cast(Tensor, run.accelerator.reduce(value.double(), reduction="mean")).item()
 
 
+@contextlib.contextmanager
+def saving_when_stopped(run: Run, log: RunLog) -> Iterator[None]:
+    """Leave a checkpoint of the step just done where the processes agreed to stop."""
+    try:
+        yield
+    except PreemptedError:
+        if run.step > 0:
+            save(run)
+            run.writer.wait()
+        log.preempted(run.step)
+        # No process ends, and is taken for a failure, before the checkpoint is on the disk.
+        run.accelerator.wait_for_everyone()
+        raise
+
+
 def validate_and_save(run: Run, log: RunLog) -> None:
     """Evaluate the moving average on the validation split, and write a checkpoint."""
+    save(run, validate_and_tell(run, log))
+    if run.is_over:
+        if run.step < run.steps:
+            log.say(
+                f"no better score since step {run.best_step} (--patience-evaluations "
+                f"{run.config.patience_evaluations}), so the run ends at step {run.step}"
+            )
+        run.writer.wait()
+        log.checkpoints()
+
+
+def validate_and_tell(run: Run, log: RunLog) -> dict[str, float]:
+    """Evaluate the moving average on the validation split; gives the numbers of the report."""
     started_s = time.perf_counter()
     report = validate(run)
     flat = report.to_flat()
-    score = flat["nme_pct" if run.config.select_by == "nme" else "loss"]
+    score = run.score_of(flat)
     is_best = run.best_score is None or score < run.best_score
     if is_best:
         run.best_score, run.best_step = score, run.step
     log.validation(run.step, flat, is_best=is_best, seconds=time.perf_counter() - started_s)
-    if run.config.tracking.num_pictures and report.examples:
+    if log.shows_pictures and report.examples:
         log.pictures(run.step, {"predictions": predictions_picture(report), "ced": ced_curve_picture(report)})
-    if run.accelerator.is_main_process:
-        save(run, flat, is_best=is_best)
-    if run.step == run.steps:
-        log.best_checkpoint()
-    run.accelerator.wait_for_everyone()
+    return flat
 
 
 def validate(run: Run) -> EvalReport:
@@ -147,15 +192,17 @@ def validate(run: Run) -> EvalReport:
         # Each process averaged its own batch statistics; those of the first one count.
         for buffer in run.average.network.buffers():
             torch.distributed.broadcast(buffer, src=0)
-    return evaluate(
-        run.average.network,
-        run.validation_batches(),
-        size_px=config.model.input_size_px,
-        device=accelerator.device,
-        autocast=lambda: accelerator.autocast(),
-        loss=config.loss,
-        num_pictures=config.tracking.num_pictures,
-    )
+    rows = -(-config.eval_batch_size // accelerator.num_processes)
+    with telling_memory(f"{rows} faces at a time in each process; give a smaller --eval-batch-size"):
+        return evaluate(
+            run.average.network,
+            run.guards.batches(run.validation_batches()),
+            size_px=config.model.input_size_px,
+            device=accelerator.device,
+            autocast=lambda: accelerator.autocast(),
+            loss=config.loss,
+            num_pictures=config.tracking.num_pictures,
+        )
 
 
 def tell_bad_samples(run: Run, log: RunLog) -> None:
@@ -177,8 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(recipes_text())
         return
+    # Else the interpreter looks through half a million objects at its end, while others wait for it.
+    atexit.register(gc.freeze)
     recipe = recipe_named(words[0])
-    train(parse_config(recipe, words[1:], program=f"flm train {words[0]}"))
+    check_flags(words[1:])
+    try:
+        train(parse_config(recipe, words[1:], program=f"flm train {words[0]}"))
+    except PreemptedError:
+        tell_agent()
+        raise
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from flm.command_line import run_command
 from flm.errors import exits_on_input_error
 from shards.check_commands import index, verify
-from shards.convert_commands import SOURCES
+from shards.convert_commands import EMBEDDED, PUBLISHED
 from shards.data_commands import ARCHIVES, inspect
+from shards.own_data_commands import OWN_DATA
 
 PROGRAM = "python -m shards"
 
@@ -34,6 +35,7 @@ COMMANDS = {
     "inspect": inspect,
     "index": index,
 }
+SOURCES = {**PUBLISHED, **OWN_DATA, **EMBEDDED}
 GROUPS = {"download": ARCHIVES, "convert": SOURCES}
 """What the first word of a command line may be followed by."""
 

@@ -6,37 +6,22 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from flm.geometry import FaceBox
-from flm.pictures import JPEG_REDUCTIONS, read_reduced
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedPicture:
-    """A picture, perhaps at a reduced scale."""
-
-    pixels: UInt8[np.ndarray, "height width 3"]
-    """RGB."""
-    width: int
-    """Of the picture itself, px."""
-    height: int
-    reduction: int
-    """Each pixel stands for a block of as many by as many pixels of the picture."""
-
-    @property
-    def image_to_pixels(self) -> Float[np.ndarray, "3 3"]:
-        """From px of the picture to px of `pixels`; a block's pixel lies at its centre."""
-        shift = (1 / self.reduction - 1) / 2
-        return np.array([[1 / self.reduction, 0, shift], [0, 1 / self.reduction, shift], [0, 0, 1]])
+from flm.pictures import JPEG_REDUCTIONS, DecodedPicture, read_part
 
 
 @runtime_checkable
 class Picture(Protocol):
     """Where the pixels of a face come from. Picklable, since a worker process reads it."""
 
-    def decode(self, most_reduction: float) -> DecodedPicture:
-        """The picture, reduced by at most that factor where its format makes that cheap.
+    def decode(self, part: FaceBox, most_reduction: float) -> DecodedPicture:
+        """The picture, or less of it.
+
+        Args:
+            part: px of the picture, which it must hold as far as there is any.
+            most_reduction: by how much it may be reduced where its format makes that cheap.
 
         Raises:
             InputError: it cannot be read.
@@ -50,21 +35,14 @@ class PictureFile:
 
     path: Path
 
-    def decode(self, most_reduction: float) -> DecodedPicture:
+    def decode(self, part: FaceBox, most_reduction: float) -> DecodedPicture:
         """The pixels as they are stored, which is where the points of the data sets were marked.
 
-        A JPEG is reduced while it is decoded, from fewer coefficients of its cosine transform.
-
         Raises:
-            InputError: the file is missing, is no picture or is cut short.
+            InputError: the file is missing, is no picture, is cut short, or claims to be absurdly large.
         """
         reduction = max((factor for factor in JPEG_REDUCTIONS if factor <= most_reduction), default=1)
-        pixels, (width, height) = read_reduced(self.path, reduction)
-        # A format that cannot be reduced while it is decoded comes whole.
-        came_reduced = pixels.shape[1] < width
-        return DecodedPicture(
-            pixels=pixels, width=width, height=height, reduction=reduction if came_reduced else 1
-        )
+        return read_part(self.path, part, reduction)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from flm.errors import InputError
-from flm.geometry import FaceBox, resample, square_crop, transform_points
-from shards.annotation import DecodedPicture, FaceAnnotation
+from flm.geometry import MIN_FACE_PX, FaceBox, region_shown, resample, square_crop, transform_points
+from flm.pictures import DecodedPicture
+from shards.annotation import FaceAnnotation
 from shards.plan import PlannedSample
 
 EncodedSample = dict[str, str | bytes]
 
 Decoding = Literal["reduced", "full"]
-
-MIN_FACE_PX = 4.0
-"""A truth box with no longer side than this shows no face; its annotation is broken."""
 
 
 def encode_faces(
@@ -42,12 +41,8 @@ def _encode_face(
     from flm.data.samples import SampleRecord, encode_sample
 
     face = sample.face
-    _check_landmarks(face)
-    image_to_shard = square_crop(FaceBox.around(face.landmarks_image), crop_size_px, crop_margin)
-    # A picture that the crop shrinks k-fold may be decoded k-fold smaller: the crop shows none of the rest.
-    most_reduction = 1 / float(image_to_shard[0, 0]) if decode == "reduced" else 1.0
-    picture = face.picture.decode(most_reduction)
-    _check_inside(face, picture)
+    image_to_shard = shard_crop_of(face, crop_size_px, crop_margin)
+    crop = cut_out(face, image_to_shard, crop_size_px, decode)
     record = SampleRecord(
         scheme=face.scheme,
         landmarks_shard=transform_points(face.landmarks_image, image_to_shard),
@@ -58,8 +53,32 @@ def _encode_face(
         group=face.group,
         mirror_of=face.mirror_of,
     )
-    pixels_to_shard = image_to_shard @ np.linalg.inv(picture.image_to_pixels)
-    return encode_sample(sample.key, resample(picture.pixels, pixels_to_shard, crop_size_px), record)
+    return encode_sample(sample.key, crop, record)
+
+
+def shard_crop_of(face: FaceAnnotation, crop_size_px: int, crop_margin: float) -> Float[np.ndarray, "3 3"]:
+    """From px of the picture to px of the stored crop.
+
+    Raises:
+        InputError: the landmarks are no face.
+    """
+    _check_landmarks(face)
+    return square_crop(FaceBox.around(face.landmarks_image), crop_size_px, crop_margin)
+
+
+def cut_out(
+    face: FaceAnnotation, image_to_crop: Float[np.ndarray, "3 3"], size_px: int, decode: Decoding
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A crop out of the face's picture, RGB.
+
+    Raises:
+        InputError: the picture cannot be read, or the landmarks do not lie on it.
+    """
+    # A picture that the crop shrinks k-fold may be decoded k-fold smaller: the crop shows none of the rest.
+    most_reduction = 1 / float(image_to_crop[0, 0]) if decode == "reduced" else 1.0
+    picture = face.picture.decode(region_shown(image_to_crop, size_px), most_reduction)
+    _check_inside(face, picture)
+    return resample(picture.pixels, image_to_crop @ np.linalg.inv(picture.image_to_pixels), size_px)
 
 
 def _check_landmarks(face: FaceAnnotation) -> None:

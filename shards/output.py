@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import os
 import re
 import shutil
 import signal
@@ -74,7 +75,10 @@ def locked(out: Path) -> Iterator[None]:
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Who held it a moment ago may have removed the file, and a third one made a new one.
+            if not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError) as error:
             raise InputError(
                 f"{out}: another conversion is writing here; wait for it or choose another --out"
             ) from error

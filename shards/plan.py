@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from shards.annotation import FaceAnnotation
 
@@ -74,7 +75,11 @@ def _hash_of(samples: Sequence[PlannedSample], options: str) -> str:
 
 
 def plan_splits(
-    faces: Iterable[FaceAnnotation], *, seed: int, validation_share: float
+    faces: Iterable[FaceAnnotation],
+    *,
+    seed: int,
+    validation_share: float,
+    copies: Mapping[str, str] = MappingProxyType({}),
 ) -> Mapping[str, Sequence[PlannedSample]]:
     """The samples of each of `SPLITS`, mixed, so that a shard shows a bit of everything.
 
@@ -82,14 +87,16 @@ def plan_splits(
         faces: of the splits `train`, `test` and perhaps `validation`.
         seed: another seed holds out other photos and mixes otherwise.
         validation_share: of train, see `hold_out`; unused where the faces name their validation split.
+        copies: from a group to the one that it is held out with, see `shards.copies`.
     """
     samples = _with_keys(faces)
     splits = {split: [sample for sample in samples if sample.face.split == split] for split in SPLITS}
     if not splits["validation"]:
-        groups = Counter(sample.face.group for sample in splits["train"])
-        held_out = hold_out(groups, share=validation_share, seed=seed)
-        splits["validation"] = [sample for sample in splits["train"] if sample.face.group in held_out]
-        splits["train"] = [sample for sample in splits["train"] if sample.face.group not in held_out]
+        groups = [copies.get(sample.face.group, sample.face.group) for sample in splits["train"]]
+        held_out = hold_out(Counter(groups), share=validation_share, seed=seed)
+        of_train = list(zip(splits["train"], groups, strict=True))
+        splits["validation"] = [sample for sample, group in of_train if group in held_out]
+        splits["train"] = [sample for sample, group in of_train if group not in held_out]
     return {
         split: sorted(samples, key=lambda sample: _rank(seed, sample.key))
         for split, samples in splits.items()

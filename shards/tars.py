@@ -1,8 +1,10 @@
 """Tars as this project writes them: equal samples give equal bytes."""
 
 import hashlib
+import io
 import os
-from collections.abc import Iterable
+import tarfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flm.data.manifest import ShardEntry
@@ -22,16 +24,10 @@ def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]], *, made_f
     Returns:
         The tar's entry in a manifest.
     """
-    # Loads torch.
-    from webdataset.writer import TarWriter
-
     num_samples = 0
-    with (
-        path.open("wb") as file,
-        TarWriter(file, encoder=False, mtime=MEMBER_MTIME_S, user="flm", group="flm", mode=0o644) as tar,
-    ):
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
-            tar.write(sample)
+            _add(tar, sample)
             num_samples += 1
     sync(path)
     return ShardEntry(
@@ -41,6 +37,17 @@ def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]], *, made_f
         sha256=sha256_of(path),
         made_from=made_from,
     )
+
+
+def _add(tar: tarfile.TarFile, sample: Mapping[str, str | bytes]) -> None:
+    """As webdataset's TarWriter does it, which loads torch, more memory than all else here takes."""
+    for extension in sorted(sample.keys() - {"__key__"}):
+        content = sample[extension]
+        content = content.encode() if isinstance(content, str) else content
+        member = tarfile.TarInfo(f"{sample['__key__']}.{extension}")
+        member.size, member.mtime, member.mode = len(content), MEMBER_MTIME_S, 0o644
+        member.uname = member.gname = "flm"
+        tar.addfile(member, io.BytesIO(content))
 
 
 def sha256_of(path: Path) -> str:

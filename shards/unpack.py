@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from flm.data.tars import member_fault
 from flm.errors import InputError
 from shards.progress import progress
 
@@ -57,6 +58,8 @@ def _extract(source: Path, folder: Path) -> None:
             position = 0
             with tarfile.open(fileobj=file, mode="r:*") as tar:
                 for member in tar:
+                    if fault := member_fault(member):
+                        raise tarfile.TarError(f"{member.name!r} {fault}")
                     tar.extract(member, folder, filter="data")
                     advance(file.tell() - position)
                     position = file.tell()

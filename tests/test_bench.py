@@ -10,6 +10,7 @@ from conftest import draw_face
 
 from flm.bench import convert as convert_bench
 from flm.bench import loader as loader_bench
+from flm.bench import order as order_bench
 from flm.bench.measure import Row, medians, publish, rate
 from shards.__main__ import main as shards_main
 
@@ -74,11 +75,24 @@ def photos_and_shards(tmp_path_factory):
 
 def test_the_loader_is_measured(photos_and_shards, monkeypatch):
     photos, shards = photos_and_shards
-    for name, value in {"BATCH_SIZE": 4, "BATCHES": 4, "REPETITIONS": 1, "LARGE_PICTURES": 2}.items():
+    for name, value in {
+        "BATCH_SIZE": 4,
+        "BATCHES": 6,
+        "WARM_UP": 2,
+        "REPETITIONS": 1,
+        "LARGE_PICTURES": 2,
+    }.items():
         monkeypatch.setattr(loader_bench, name, value)
     rows = loader_bench.bench_loader(shards, photos)
     assert [row.bar for row in rows] == [5.0, 30.0, 1.5, 0.7]
     assert all(row.ours > 0 and row.peer > 0 for row in rows)
+
+
+def test_the_order_is_measured(monkeypatch):
+    monkeypatch.setattr(order_bench, "SHARDS", 1000)
+    rows = order_bench.bench_order()
+    assert [row.bar for row in rows] == [1.0, 1.0, 1.0]
+    assert all(row.ours > 0 for row in rows)
 
 
 def test_conversion_is_measured(photos_and_shards, monkeypatch):

@@ -13,25 +13,25 @@ from flm.checkpoint import (
     CHECKPOINTS,
     TrainingState,
     find_checkpoint,
-    find_training,
     load_network,
     load_state,
     load_tensors,
     load_training,
     read_config,
-    save_checkpoint,
 )
+from flm.checkpoint_writer import save_checkpoint
 from flm.config import TrainConfig
 from flm.errors import InputError
 from flm.fields import to_fields
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 from flm.optimization import OptimizerConfig, build_optimizer, optimizer_tensors
+from flm.resume import find_training
 
 CONFIG = TrainConfig(
     recipe="x",
     model=ModelConfig(backbone="xception_compact_slim", head="regression", input_size_px=64, dropout=0.5),
 )
-FILES = {"config.json", "model.safetensors", "state.json", "training.safetensors"}
+FILES = {"config.json", "model.safetensors", "state.json", "training.safetensors", "SHA256SUMS"}
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, network, num_bytes):
         message = refusal(lambda: save(run, network, 200, is_best=True))
     assert str(run / CHECKPOINTS / "step_0000200") in message
     assert "File too large" in message
-    assert "--resume auto" in message
+    assert "those before are kept; make room" in message
     assert contents(run) == before
     assert (run / "last").resolve().name == (run / "best").resolve().name == "step_0000100"
     assert {path.name for path in run.iterdir()} == {CHECKPOINTS, "best", "last"}
@@ -329,7 +329,65 @@ def test_a_run_that_never_saved_starts_anew(tmp_path):
 def test_a_run_that_lost_its_last_checkpoint_does_not_start_anew_by_itself(run):
     shutil.rmtree((run / "last").resolve())
     message = refusal(find_training, run, "auto")
-    assert message.startswith(f"--resume auto: {run} has no checkpoint with training.safetensors; ")
+    assert message.startswith(
+        f"--resume auto: no whole checkpoint is left in {run} (the oldest: {run / 'last'}"
+    )
+    assert message.endswith("; put one back, or give --resume none to start anew")
+
+
+@pytest.mark.parametrize("lost", ["folder", "link", "both"])
+def test_a_run_that_lost_its_newest_goes_on_from_the_one_before(run, network, lost, capsys):
+    save(run, network, 200)
+    if lost != "link":
+        shutil.rmtree((run / "last").resolve())
+    if lost != "folder":
+        (run / "last").unlink()
+    expected = "step_0000200" if lost == "link" else "step_0000100"
+    assert find_training(run, "auto") == run.resolve() / CHECKPOINTS / expected
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == told.count("\n") == (lost == "folder")
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("damage", ["cut", "altered", "gone"])
+def test_a_damaged_one_is_passed_over_for_the_one_before(run, network, name, damage, capsys):
+    save(run, network, 200)
+    path = (run / "last").resolve() / name
+    content = path.read_bytes()
+    match damage:
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "altered":
+            path.write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
+        case "gone":
+            path.unlink()
+    assert find_training(run, "auto") == run.resolve() / CHECKPOINTS / "step_0000100"
+    (warning,) = capsys.readouterr().err.strip().splitlines()
+    assert warning.startswith(f"warning: {run / 'last'}")
+    assert warning.endswith(f"take another checkpoint: {run / CHECKPOINTS / 'step_0000100'} is taken")
+    if (run / "last" / "training.safetensors").exists():
+        assert "damaged" in refusal(find_training, run, str(run / "last"))
+
+
+def test_checkpoints_of_another_run_are_not_gone_on_from(tmp_path, network):
+    for step in (800, 1000, 200):
+        save(tmp_path, network, step)
+    shutil.rmtree((tmp_path / "last").resolve())
+    message = refusal(find_training, tmp_path, "auto")
+    assert "no whole checkpoint is left" in message
+
+
+def test_weights_that_were_altered_are_not_used(run):
+    path = (run / "best").resolve() / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    message = refusal(load_network, run)
+    assert message.startswith(
+        f"{run / 'best' / 'model.safetensors'}: damaged (its hash is not that in SHA256SUMS)"
+    )
+    (path.parent / "SHA256SUMS").unlink()
+    load_network(run)
 
 
 def test_a_path_to_go_on_from_that_has_no_checkpoint_is_refused(run, tmp_path):

@@ -10,6 +10,7 @@ from test_layout import assert_one_line_naming, converted, draw_dots, landmarks_
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from shards.sources.coco import read_coco
+from shards.sources.layout import Listing
 
 
 def triples(landmarks: np.ndarray, visibility: float = 2) -> list[float]:
@@ -85,7 +86,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(tmp_path):
     ]
     path = tmp_path / "train.json"
     path.write_text(json.dumps(content(annotations, ["a.png", "b.png"], 68)))
-    data_set = read_coco(path, allow_missing=True, licence="mine")
+    data_set = read_coco(path, listing=Listing(allow_missing=True, licence="mine"))
     assert [found.source_file for found in data_set.faces] == ["a.png"]
     assert data_set.licence == "mine"
     assert Counter(data_set.left_out) == {

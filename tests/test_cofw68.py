@@ -10,9 +10,11 @@ from test_layout import SIZE_PX, SPACING_PX, assert_one_line_naming, converted, 
 from test_mat import save
 
 from flm.errors import InputError
+from flm.geometry import FaceBox
 from shards.sources.cofw68 import CofwPicture, read_cofw68
 
 NUM_FACES = 3
+WHOLE = FaceBox.of_picture(10_000, 10_000)
 
 
 def write_benchmark(folder, *, version: str = "7.3", grey: bool = False) -> list[np.ndarray]:
@@ -58,7 +60,7 @@ def test_colour_is_taken_where_both_are_there(tmp_path):
 def test_a_picture_travels_to_a_worker(tmp_path):
     write_benchmark(tmp_path)
     picture = CofwPicture(tmp_path / "COFW_test_color.mat", 1)
-    decoded = pickle.loads(pickle.dumps(picture)).decode(1.0)
+    decoded = pickle.loads(pickle.dumps(picture)).decode(WHOLE, 1.0)
     assert decoded.pixels.shape == (SIZE_PX, SIZE_PX + 20, 3)
     assert (decoded.width, decoded.height, decoded.reduction) == (SIZE_PX + 20, SIZE_PX, 1)
 
@@ -108,4 +110,4 @@ def test_a_cell_that_is_no_picture_is_told(tmp_path):
     cells[0, 0] = np.zeros((4, 4, 3))
     savemat(tmp_path / "COFW_test.mat", {"IsT": cells})
     with pytest.raises(InputError, match=r"picture 1 has shape \(4, 4, 3\) and type float64"):
-        CofwPicture(tmp_path / "COFW_test.mat", 0).decode(1.0)
+        CofwPicture(tmp_path / "COFW_test.mat", 0).decode(WHOLE, 1.0)

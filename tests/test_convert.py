@@ -21,8 +21,9 @@ from flm.data.manifest import Manifest
 from flm.data.samples import SampleRecord
 from flm.errors import InputError
 from flm.geometry import FaceBox, transform_points
+from flm.pictures import DecodedPicture
 from shards.__main__ import main
-from shards.annotation import DataSet, DecodedPicture, FaceAnnotation, PictureFile
+from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.convert import ConvertOptions, convert
 from shards.output import LOCK_NAME, UNFINISHED_NAME, replaced_when_done
 from shards.plan import hold_out, plan_splits
@@ -462,7 +463,7 @@ def test_synthetic_faces_by_command(tmp_path: Path, capsys: pytest.CaptureFixtur
 class Interrupted:
     """Ctrl-C while this picture is read."""
 
-    def decode(self, most_reduction: float) -> DecodedPicture:
+    def decode(self, part: FaceBox, most_reduction: float) -> DecodedPicture:
         raise KeyboardInterrupt
 
 
@@ -470,5 +471,5 @@ class Interrupted:
 class Deadly:
     """Kills the process that reads it."""
 
-    def decode(self, most_reduction: float) -> DecodedPicture:
+    def decode(self, part: FaceBox, most_reduction: float) -> DecodedPicture:
         os._exit(9)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from shards.__main__ import main
-from shards.convert_commands import SOURCES
+from shards.__main__ import SOURCES, main
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -7,6 +7,7 @@ from test_layout import assert_one_line_naming, converted, draw_dots, landmarks_
 
 from flm.errors import InputError
 from shards.sources.dlib import read_dlib
+from shards.sources.layout import Listing
 
 
 def box_xml(landmarks: np.ndarray, left: int, extra: str = "") -> str:
@@ -72,7 +73,7 @@ def test_one_file_all_in_one_split_with_twins_and_boxes_to_pass_over(tmp_path):
         image_xml("1_mirror.png", box_xml(landmarks, 25)),
     ]
     (tmp_path / "faces.xml").write_text(labels_xml(*images))
-    original, twin = read_dlib(tmp_path / "faces.xml", split="test").faces
+    original, twin = read_dlib(tmp_path / "faces.xml", listing=Listing(split="test")).faces
     assert (original.mirror_of, twin.mirror_of) == (None, "1.png")
     assert original.group == twin.group
     assert original.split == twin.split == "test"
@@ -100,6 +101,6 @@ def test_missing_pictures_are_counted_where_allowed(tmp_path):
     landmarks = draw_dots(tmp_path / "1.png", 68, 0)
     images = [image_xml(file, box_xml(landmarks, 25)) for file in ("1.png", "2.png")]
     (tmp_path / "train.xml").write_text(labels_xml(*images))
-    data_set = read_dlib(tmp_path, allow_missing=True)
+    data_set = read_dlib(tmp_path, listing=Listing(allow_missing=True))
     assert [face.source_file for face in data_set.faces] == ["1.png"]
     assert data_set.left_out == {"missing pictures": 1}

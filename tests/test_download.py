@@ -110,13 +110,16 @@ def test_an_archive_that_is_not_whole_or_not_safe_is_removed(served, tmp_path, f
     assert not (tmp_path / "outside.txt").exists()
 
 
-def test_links_that_lead_out_are_refused(served, tmp_path):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("target", ["/etc/passwd", f"{NAME}/file"])
+def test_links_and_devices_are_refused_wherever_they_lead(served, tmp_path, kind, target):
     folder, address = served
     with tarfile.open(folder / "copy.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(f"{NAME}/file"))
         info = tarfile.TarInfo(f"{NAME}/link")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        info.type, info.linkname = kind, target
         tar.addfile(info)
-    with pytest.raises(InputError, match="not a whole, safe tar"):
+    with pytest.raises(InputError, match=r"not a whole, safe tar \('.*/link' is (a link|no plain file)\)"):
         download(IBUG, tmp_path / "data", url=f"{address}/copy.tar.gz", agreed=True, patience=QUICK)
     assert not list((tmp_path / "data").iterdir())
 

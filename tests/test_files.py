@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flm.errors import InputError
-from flm.files import write_whole
+from flm.files import LineFile, write_whole
 
 
 @contextmanager
@@ -89,3 +89,35 @@ def test_a_place_that_cannot_be_a_file_is_told_in_one_line(tmp_path: Path, place
     assert str(tmp_path / place) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["folder", "taken"]
+
+
+def test_lines_are_added(tmp_path):
+    (tmp_path / "log").write_text("first\n")
+    lines = LineFile(tmp_path / "log")
+    for line in ("second", "drittes, größer"):
+        lines.add(line)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "first\nsecond\ndrittes, größer\n"
+
+
+def test_lines_wait_until_a_full_disk_has_room(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    lines = LineFile(path)
+    lines.add("first")
+    lines.add("second")
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: {path}: cannot be written (No space left on device)")
+    assert told.count("\n") == 1
+    path.unlink()
+    lines.add("third")
+    lines.add("fourth")
+    assert path.read_text() == "first\nsecond\nthird\nfourth\n"
+
+
+def test_no_half_line_stays(tmp_path):
+    path = tmp_path / "log"
+    lines = LineFile(path)
+    lines.add("whole")
+    with no_file_above(8), pytest.raises(InputError, match="log: cannot be written"):
+        lines.add("one that does not fit")
+    assert path.read_text() == "whole\n"

@@ -102,3 +102,19 @@ def test_outside_the_picture_is_black_and_the_inside_keeps_its_level():
         picture, square_crop(FaceBox(left=500.0, top=500.0, width=9.0, height=9.0), 16, 0.0), 16
     )
     assert not nowhere.any()
+
+
+def test_boxes_overlap_as_the_pixels_that_they_cover():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        left, top, width, height = random.integers(1, 20, (4, 2)).tolist()
+        ours = [
+            FaceBox(left=float(a), top=float(b), width=float(c), height=float(d))
+            for a, b, c, d in zip(left, top, width, height, strict=True)
+        ]
+        covered = np.zeros((2, 40, 40), bool)
+        for layer, a, b, c, d in zip(covered, left, top, width, height, strict=True):
+            layer[b : b + d, a : a + c] = True
+        expected = (covered[0] & covered[1]).sum() / (covered[0] | covered[1]).sum()
+        assert ours[0].overlap(ours[1]) == pytest.approx(expected)
+        assert ours[1].overlap(ours[0]) == pytest.approx(expected)

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from flm.model.heads import MARGIN_CELLS, HeatmapHead, RegressionHead, cell_centers, soft_argmax
+from flm.model.heads import (
+    MARGIN_CELLS,
+    FusedFeatures,
+    HeatmapHead,
+    RegressionHead,
+    cell_centers,
+    soft_argmax,
+)
 
 NUM_CELLS = 16
 CENTERS = cell_centers(NUM_CELLS, MARGIN_CELLS, torch.device("cpu"))
@@ -60,9 +67,11 @@ def test_points_outside_the_crop_can_be_said() -> None:
 
 def make_head(stride: int) -> HeatmapHead:
     torch.manual_seed(0)
-    return HeatmapHead(
-        channels=(5, 8, 16, 24), strides=(2, 4, 8, 16), stride=stride, width=12, num_points=7, dropout=0.1
-    )
+    return HeatmapHead(make_fused(stride), num_points=7)
+
+
+def make_fused(stride: int) -> FusedFeatures:
+    return FusedFeatures(channels=(5, 8, 16, 24), strides=(2, 4, 8, 16), stride=stride, width=12, dropout=0.1)
 
 
 @pytest.mark.parametrize("stride", [4, 8])

@@ -183,7 +183,11 @@ def test_archive_may_lie_one_folder_below_or_in_a_tar(archive: Path, tmp_path: P
     with unpacked(tar_path, beside=tmp_path / "new" / "deep") as folder:
         faces = read_ibug(folder).faces
         assert sorted(by_file(faces)) == expected
-        assert faces[0].picture.decode(1.0).pixels.shape == (SIZE_PX, SIZE_PX, 3)
+        assert faces[0].picture.decode(FaceBox.of_picture(SIZE_PX, SIZE_PX), 1.0).pixels.shape == (
+            SIZE_PX,
+            SIZE_PX,
+            3,
+        )
     assert not list((tmp_path / "new" / "deep").iterdir())
 
 
@@ -441,3 +445,24 @@ class TestRealFaces:
                         np.testing.assert_allclose(landmarks, truth, atol=0.01)
                         num_read += 1
         assert num_read == 2342
+
+
+def test_a_photo_that_the_papers_have_in_both_splits_is_a_warning(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As HELEN has one: its faces are `PHOTO_1` and `PHOTO_2`."""
+    old, new = archive / "helen/trainset/20_1.jpg", archive / "helen/trainset/31_2.jpg"
+    for suffix in (".jpg", ".pts"):
+        old.with_suffix(suffix).rename(new.with_suffix(suffix))
+    change(archive, "train", lambda text: text.replace("helen/trainset/20_1.jpg", "helen/trainset/31_2.jpg"))
+    out = tmp_path / "out"
+    main(["convert", "ibug", "--source", str(archive), "--out", str(out), "--processes", "1"])
+    assert "1 photos or people have faces in both train and test, as the source has them" in (
+        Manifest.read(out).split_rule
+    )
+    capsys.readouterr()
+    main(["verify", str(out), "--processes", "1"])
+    told = capsys.readouterr().out
+    assert "warning photo in test" in told
+    assert "helen-trainset-31_2" in told
+    assert f"{out}: clean, " in told

@@ -2,30 +2,143 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from conftest import REPOSITORY
 
-QUICKSTART = REPOSITORY / "launch" / "quickstart.sh"
+import flm.errors
+from flm.command_line import parse_config
+from flm.owners import check_flags
+from flm.recipes import recipe_named
+
+LAUNCH = REPOSITORY / "launch"
+QUICKSTART = LAUNCH / "quickstart.sh"
 
 
-@pytest.mark.parametrize("script", sorted(REPOSITORY.glob("launch/*.sh")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script", sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]), ids=lambda path: path.name
+)
 def test_scripts_are_whole(script):
     subprocess.run(["bash", "-n", script], check=True, timeout=20)
     if script.name != "environment.sh":
         assert os.access(script, os.X_OK)
 
 
-@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("launch/*.yaml")), ids=lambda path: path.name)
-def test_accelerate_reads_the_files_of_machines(path):
-    config = load_config_from_file(str(path))
-    assert config.num_processes >= 1
-    # Whatever changes the optimisation belongs to TrainConfig.
-    assert not {"gradient_accumulation_steps", "dynamo_config"} & set(yaml.safe_load(path.read_text()))
+ACCELERATE = sorted(path for path in LAUNCH.glob("*.yaml") if "distributed_type" in path.read_text())
+MANIFESTS = ["kubernetes.yaml", "skypilot.yaml", "sweep.yaml"]
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((LAUNCH / name).read_text(encoding="utf-8"))
+
+
+def test_each_yaml_is_of_accelerate_or_known():
+    assert {path.name for path in ACCELERATE} | set(MANIFESTS) == {
+        path.name for path in LAUNCH.glob("*.yaml")
+    }
+    assert len(ACCELERATE) == 5
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
+def test_accelerate_takes_every_line_of_its_files(path):
+    given = read(path.name)
+    assert load_config_from_file(str(path)).num_processes >= 1
+    arguments = launch_command_parser().parse_args(
+        ["--config_file", str(path), "-m", "flm.train", "quickstart"]
+    )
+    resolved, _, _ = _validate_launch_command(arguments)
+    assert resolved.multi_gpu == (given["distributed_type"] == "MULTI_GPU")
+    assert resolved.use_fsdp == (given["distributed_type"] == "FSDP")
+    for name, value in {**given, **given.get("fsdp_config", {})}.items():
+        # A line that a default of the command line beats, as it does rdzv_backend, would be one that lies.
+        if name not in ("compute_environment", "distributed_type", "fsdp_config"):
+            assert getattr(resolved, name) == value, name
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
+def test_files_of_machines_hold_nothing_else(path):
+    of_machines = {
+        "compute_environment", "distributed_type", "num_machines", "num_processes", "gpu_ids",
+        "main_process_port", "mixed_precision", "fsdp_config",
+    }  # fmt: skip
+    assert read(path.name).keys() <= of_machines
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The `accelerate launch` commands in a text, without comment signs and line ends that go on."""
+    joined = re.sub(r"\\\n[# ]*", " ", text)
+    return [
+        shlex.split(line) for line in re.findall(r"^[#\s`]*(accelerate launch [^`\n]*)", joined, re.MULTILINE)
+    ]
+
+
+COMMANDS = [
+    (path.name, command)
+    for path in [*ACCELERATE, LAUNCH / "README.md", REPOSITORY / "README.md"]
+    for command in commands_of(path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), COMMANDS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_commands_in_comments_and_pages_are_understood(name, command):
+    words = [
+        {"RANK": "1", "RECIPE": "quickstart", "N": "4", "M": "2", "PORT": "29501"}.get(word, word)
+        for word in command
+        if word not in ("…", "[--field", "value", "…]")
+    ]
+    arguments = launch_command_parser().parse_args(words[2:])
+    resolved, _, _ = _validate_launch_command(arguments)
+    assert resolved.training_script in ("flm.train", "flm")
+    if resolved.training_script == "flm.train" and resolved.training_script_args:
+        recipe, *flags = resolved.training_script_args
+        check_flags(flags)
+        parse_config(recipe_named(recipe), flags, program="flm train")
+
+
+def test_the_page_knows_the_exit_codes():
+    page = (LAUNCH / "README.md").read_text(encoding="utf-8")
+    named = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert named == {0} | {value for name, value in vars(flm.errors).items() if name.endswith("_EXIT_CODE")}
+
+
+def test_the_page_is_of_exactly_these_files():
+    page = (LAUNCH / "README.md").read_text(encoding="utf-8")
+    assert len(page.splitlines()) <= 120
+    table = page.partition("| file |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE)
+    assert sorted(named) == sorted(path.name for path in LAUNCH.iterdir() if path.name != "README.md")
+
+
+@pytest.mark.multiprocess
+def test_fsdp_is_refused_in_one_line(make_shards, tmp_path):
+    make_shards(tmp_path / "data", {"train": 8, "validation": 4})
+    command = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file", "launch/fsdp.yaml"]
+    command += ["--num_processes", "1", "--main_process_port", "0", "-m", "flm.train", "quickstart"]
+    command += ["--data", tmp_path / "data", "--out", tmp_path / "run"]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        "error: accelerate launch: chose FSDP, which splits a network over processes; flm's fit on one GPU, "
+        "take launch/multi_gpu.yaml"
+    ]
 
 
 def quickstart(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

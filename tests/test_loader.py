@@ -150,3 +150,16 @@ def test_pixels_arrive_as_they_were_stored(data):
     assert batch.crops_shard.dtype == torch.uint8
     assert batch.crops_shard.shape == (12, 3, 64, 64)
     assert np.ptp(batch.crops_shard.numpy()) > 100
+
+
+def test_an_epoch_that_moves_to_other_numbers_of_processes_holds_each_face_once(make_shards, tmp_path):
+    make_shards(tmp_path, {"train": 72}, shard_size=8)
+    seen = Counter()
+    for processes, steps in ((4, range(2)), (2, range(2, 4)), (3, range(4, 6))):
+        for process in range(processes):
+            place = ProcessPlace(process=process, num_processes=processes)
+            config = dataclasses.replace(NO_WORKERS, num_workers=process % 2)
+            for batch in train(tmp_path, steps, config=config, place=place):
+                assert len(batch) == 12 // processes
+                seen.update(batch.keys)
+    assert seen == {f"train_{i:04d}": 1 for i in range(72)}

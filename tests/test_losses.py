@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flm.model.heads import MARGIN_CELLS, NetworkOutput, cell_centers, soft_argmax
 from flm.model.losses import (
+    HEAD_OF_LOSS,
     LossConfig,
     LossKind,
     adaptive_wing,
@@ -30,6 +31,7 @@ def output_of(logits: Tensor) -> NetworkOutput:
         landmarks_unit=landmarks,
         covariance_unit=covariance,
         heatmap_logits=logits,
+        axis_logits=torch.stack([logits.logsumexp(2), logits.logsumexp(3)], dim=2),
         cell_centers_unit=CENTERS,
     )
 
@@ -273,9 +275,9 @@ def test_gradient_is_finite_for_near_round_and_for_flat_covariances() -> None:
         assert covariance.grad.isfinite().all()
 
 
-def test_losses_on_maps_refuse_the_regression_head() -> None:
-    for kind in ("adaptive_wing", "star"):
-        check_loss_fits_head(kind, "heatmap")
+def test_losses_on_distributions_refuse_other_heads() -> None:
+    for kind, head in HEAD_OF_LOSS.items():
+        check_loss_fits_head(kind, head)
         with pytest.raises(ValueError, match=rf"--loss\.kind {kind} .*--model\.head regression"):
             check_loss_fits_head(kind, "regression")
         output, target = off_by(1.0)
@@ -293,6 +295,7 @@ def test_losses_on_maps_refuse_the_regression_head() -> None:
         ("heatmap_weight", -0.1),
         ("heatmap_sigma_cells", math.inf),
         ("adaptive_wing_alpha", 1.0),
+        ("simcc_sigma_px", 0.0),
     ],
 )
 def test_constants_out_of_range_are_refused(field: str, value: float) -> None:

@@ -45,6 +45,10 @@ def test_every_backbone_goes_with_every_head(backbone: Backbone, head: Head) -> 
         assert output.covariance_unit.shape == (2, 68, 2, 2)
         assert output.heatmap_logits is not None
         assert output.heatmap_logits.shape == (2, 68, cells, cells)
+    elif head == "simcc":
+        assert output.covariance_unit is not None
+        assert output.axis_logits is not None
+        assert output.axis_logits.shape == (2, 68, 2, 2 * (128 + 2 * 8 * MARGIN_CELLS))
     else:
         assert output.covariance_unit is None
 
@@ -144,6 +148,22 @@ def test_a_few_faces_are_learned_by_heart() -> None:
 
 def legacy(path: Path | None, **fields: object) -> ModelConfig:
     return dataclasses.replace(ModelConfig(weights=path, input_size_px=64), **fields)
+
+
+def test_frozen_batch_statistics_do_not_move_and_are_those_that_training_uses() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 64, 64)
+    config = ModelConfig(backbone="xception_compact_slim", input_size_px=64, freeze_batch_norm=True)
+    network = build_network(config)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    together = network.train()(images).landmarks_unit
+    one_by_one = torch.cat([network(image[None]).landmarks_unit for image in images])
+    torch.testing.assert_close(together, one_by_one)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+    thawed = build_network(dataclasses.replace(config, freeze_batch_norm=False))
+    thawed.load_state_dict(network.state_dict())
+    assert not torch.allclose(thawed.train()(images).landmarks_unit, together)
+    assert all(module.training for module in network.modules() if isinstance(module, torch.nn.Conv2d))
 
 
 def test_imagenet_weights_are_read_from_a_file(imagenet_weights: Path) -> None:

@@ -1,5 +1,8 @@
 """Properties of the order, over shard sizes, seeds, windows, batches and processes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,6 +95,24 @@ def test_the_order_of_a_billion_faces_begins_at_once():
     assert ((found >= 0) & (found < [1_000_000, 1000])).all()
     # What is kept are the shards of an epoch and a few windows, not samples.
     assert sum(window.nbytes for window in order._windows.values()) < 2e6
+
+
+@pytest.mark.multiprocess
+def test_the_order_of_a_billion_faces_takes_little_memory():
+    program = """if True:
+        from pathlib import Path
+        import numpy as np
+        from flm.data.order import RunOrder
+        def peak_mb():
+            return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+        before = peak_mb()
+        order = RunOrder(np.full(1_000_000, 1000, np.int64), seed=0, window_shards=16, lanes=32)
+        for epoch in range(4):
+            order.locate(epoch * 10**9 + np.arange(4096))
+        print(peak_mb() - before)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 0 < float(done.stdout) < 500
 
 
 def test_epochs_and_seeds_differ():

@@ -1,6 +1,7 @@
 """Every kind of picture becomes upright or stored RGB; what is no picture is told in one line."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 from flm.errors import InputError
-from flm.pictures import read_picture
+from flm.geometry import FaceBox, region_shown, resample, square_crop
+from flm.pictures import read_part, read_picture
 
 ORIENTATION = 0x0112
 
@@ -119,6 +121,71 @@ def test_what_is_no_whole_picture_is_told_in_one_line(tmp_path, name, content, u
         read_picture(path, upright=upright)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp"])
+def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    path.write_bytes(claiming(20_000, 20_000, path.suffix))
+
+    def decode(picture: Image.Image) -> None:
+        pytest.fail("was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    whole = FaceBox.of_picture(20_000, 20_000)
+    for read in (lambda: read_picture(path, upright=False), lambda: read_part(path, whole, 8)):
+        with pytest.raises(InputError, match="claims more than 134 million pixels; shrink it") as caught:
+            read()
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_limit_is_ours_not_that_of_pillow(tmp_path):
+    # Pillow itself warns from 89 million on and refuses 179.
+    (tmp_path / "a.jpg").write_bytes(claiming(13_000, 13_000, ".jpg"))
+    with pytest.raises(InputError, match="claims more than 134 million"):
+        read_picture(tmp_path / "a.jpg", upright=False)
+
+
+def claiming(width: int, height: int, suffix: str) -> bytes:
+    """A small picture whose header says something else."""
+    buffer = io.BytesIO()
+    Image.fromarray(ramp()).save(buffer, {".jpg": "jpeg", ".png": "png", ".bmp": "bmp"}[suffix])
+    content = bytearray(buffer.getvalue())
+    if suffix == ".jpg":
+        place = content.index(b"\xff\xc0") + 5
+        content[place : place + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    elif suffix == ".png":
+        content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    else:
+        content[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    return bytes(content)
+
+
+# Reduced by no more than the crop of twice the side shrinks it.
+@pytest.mark.parametrize(("side", "reduction"), [(40, 1), (160, 1), (160, 4), (700, 1), (700, 8)])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_part_gives_the_crop_that_the_whole_gives(tmp_path, suffix, side, reduction):
+    random = np.random.default_rng(side)
+    path = tmp_path / f"a{suffix}"
+    small = random.integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(small).resize((607, 403)).save(path)
+    size_px = 64
+    for center in ((300.0, 200.5), (3.25, 398.0), (-60.0, 100.0), (900.0, 900.0)):
+        box = FaceBox(
+            left=center[0] - side / 2, top=center[1] - side / 2, width=float(side), height=float(side)
+        )
+        image_to_crop = square_crop(box, size_px, 0.5)
+        part = read_part(path, region_shown(image_to_crop, size_px), reduction)
+        whole = read_part(path, FaceBox.of_picture(607, 403), reduction)
+        assert (part.width, part.height, part.reduction) == (whole.width, whole.height, whole.reduction)
+        one, other = (
+            resample(picture.pixels, image_to_crop @ np.linalg.inv(picture.image_to_pixels), size_px)
+            for picture in (part, whole)
+        )
+        np.testing.assert_array_equal(one, other)
+        if side < 700 and center == (300.0, 200.5):
+            assert part.pixels.size < whole.pixels.size
 
 
 def test_a_missing_picture_is_told_as_missing(tmp_path: Path):

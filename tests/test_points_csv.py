@@ -9,6 +9,7 @@ from test_layout import assert_one_line_naming, converted, draw_dots, landmarks_
 from flm.data.manifest import Manifest
 from flm.errors import InputError
 from flm.geometry import FaceBox
+from shards.sources.layout import Listing
 from shards.sources.points_csv import CsvOptions, read_points_csv
 
 TRAIN = [f"{person}_{number:02d}.png" for person in ("Ann", "Bob", "Cid", "Dee") for number in (0, 11)]
@@ -100,7 +101,7 @@ def test_a_fault_names_file_and_line(tmp_path, change, parts):
 def test_missing_pictures_are_counted_where_allowed(tmp_path):
     draw_tables(tmp_path)
     (tmp_path / "training" / "Ann_00.png").unlink()
-    data_set = read_points_csv(tmp_path, allow_missing=True)
+    data_set = read_points_csv(tmp_path, listing=Listing(allow_missing=True))
     assert len(data_set.faces) == 9
     assert data_set.left_out == {"missing pictures": 1}
 

@@ -10,7 +10,8 @@ import torch
 from conftest import draw_face
 from PIL import Image
 
-from flm.checkpoint import TrainingState, save_checkpoint
+from flm.checkpoint import TrainingState
+from flm.checkpoint_writer import save_checkpoint
 from flm.config import TrainConfig
 from flm.draw import PREDICTION_COLOR
 from flm.errors import InputError

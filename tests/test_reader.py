@@ -27,7 +27,7 @@ def test_samples_come_by_place_in_any_order(folder):
         sample = reader.read(number // 5, number % 5)
         assert sample.key == f"train_{number:04d}"
         assert sample.record.source_file == f"train_{number:04d}.png"
-        assert sample.crop_shard.shape == (3, 64, 64)
+        assert sample.crop_shard.shape == (64, 64, 3)
 
 
 def num_open_files() -> int:
@@ -79,7 +79,7 @@ ABSURD = PICTURE[:_SIZE] + (20_000).to_bytes(2, "big") * 2 + PICTURE[_SIZE + 4 :
         (
             [("a.jpg", PICTURE[:300]), ("a.json", RECORD)],
             1,
-            "sample 'a': the picture is no JPEG or is cut short",
+            "sample 'a': the picture is no whole JPEG",
         ),
         ([("a.jpg", PICTURE), ("a.json", RECORD[:-2])], 1, "sample 'a': not a sample record"),
         ([("../a.jpg", PICTURE), ("a.json", RECORD)], 1, "'../a.jpg' its path leads outside the folder"),

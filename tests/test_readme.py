@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, draw_face
 
+from flm.cli import main as flm_main
 from flm.data.manifest import Manifest
 from shards.__main__ import main
 from shards.convert import ConvertOptions, convert
@@ -121,6 +122,26 @@ def test_the_new_source_converts(tmp_path):
     manifest = Manifest.read(tmp_path / "out")
     assert (manifest.num_samples("train"), manifest.num_samples("test")) == (1, 1)
     np.testing.assert_array_equal(data_set.faces[0].landmarks_image, landmarks)
+
+
+def test_the_plans_are_what_the_table_says(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    told = []
+    for command in block("plan").replace("\\\n", " ").splitlines():
+        program, *words = command.split()
+        assert program == "flm"
+        flm_main(words)
+        lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
+        assert not any(line[0].startswith("warning") for line in lines)
+        told.append({line[0].strip(): line[1].strip() for line in lines if len(line) == 2})
+    rows = re.search(r"\| `flm plan` says \|.*\n\|[-|]+\n((?:\|.*\n)+)", README)[1].splitlines()
+    assert len(rows) > 10
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        assert len(cells) == len(told) == 3
+        for cell, plan in zip(cells, told, strict=True):
+            # Abridged at a word's end.
+            assert f"{plan[name]} ".startswith((f"{cell} ", f"{cell},")), (name, cell, plan[name])
 
 
 @pytest.mark.slow

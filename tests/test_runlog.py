@@ -17,8 +17,11 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from test_files import no_file_above
 
+from flm.clock import Clock
+from flm.data.manifest import Manifest, ShardEntry
 from flm.errors import InputError
-from flm.runlog import LOG_NAME, TRACKER_NAME, Clock, RunLog, TrackingConfig, TrainNumbers, _wandb_options
+from flm.runlog import LOG_NAME, RunLog, TrainNumbers
+from flm.trackers import TrackingConfig
 
 FACTS = {"recipe": "x", "steps": None, "model.crop_margin": 0.125, "compile": False, "processes": 1}
 NUMBERS = TrainNumbers(
@@ -36,6 +39,16 @@ TRAIN_KEYS = {
     "memory_gib", "eta_s",
 }  # fmt: skip
 REPORT = {"nme_pct": 4.25, "auc": 0.5, "nme_pct/challenging": 7.0}
+MANIFEST = Manifest(
+    scheme="ibug-68",
+    crop_size_px=64,
+    crop_margin=0.5,
+    source="drawn",
+    split_rule="as asked",
+    licence="MIT",
+    splits={"train": (ShardEntry(name="a.tar", num_samples=3, num_bytes=9, sha256="0" * 64),)},
+    subsets={},
+)
 
 MakeLog = Callable[..., RunLog]
 
@@ -51,7 +64,16 @@ def make_log(tmp_path: Path) -> Iterator[MakeLog]:
         tracking = TrackingConfig(tracker=tracker, project="faces", **options)  # type: ignore[arg-type]
         log_with = None if tracker == "none" else tracker
         accelerator = Accelerator(cpu=True, log_with=log_with, project_dir=run)
-        return RunLog(run, tracking, accelerator, steps=100, first_step=first_step, facts=FACTS)
+        return RunLog(
+            run,
+            tracking,
+            accelerator,
+            steps=100,
+            first_step=first_step,
+            facts=FACTS,
+            data="/data/my faces",
+            manifest=MANIFEST,
+        )
 
     yield make
     AcceleratorState._reset_state(True)
@@ -76,6 +98,58 @@ def write_all(log: RunLog) -> None:
     log.train(40, NUMBERS)
 
 
+def records_of(path: Path) -> Iterator[Any]:
+    """What a W&B file holds: protocol buffers in the log format of LevelDB."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, block, place, record = path.read_bytes(), 32768, 7, b""
+    assert content[:4] == b":W&B"
+    while place + 7 <= len(content):
+        left = block - place % block
+        if left < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        record += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        # Whole, first, middle, last.
+        if kind in (1, 4):
+            yield wandb_internal_pb2.Record.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
+            record = b""
+
+
+def read_back(folder: Path) -> dict[str, list[Any]]:
+    """The records of a start's folder by kind; W&B's own process may still be writing the last of them."""
+    (file,) = folder.glob("*.wandb")
+    deadline = time.monotonic() + 30
+    while True:
+        found: dict[str, list[Any]] = {}
+        for record in records_of(file):
+            kind = record.WhichOneof("record_type")
+            found.setdefault(kind, []).append(getattr(record, kind))
+        if "exit" in found:
+            return found
+        assert time.monotonic() < deadline, f"W&B did not finish {file}"
+        time.sleep(0.1)
+
+
+def history_of(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The rows of numbers and pictures."""
+    return [
+        {".".join(item.nested_key): json.loads(item.value_json) for item in row.item}
+        for row in found["history"]
+    ]
+
+
+def facts_of(found: dict[str, list[Any]]) -> dict[str, Any]:
+    return {item.key: json.loads(item.value_json) for record in found["config"] for item in record.update}
+
+
+def starts_of(run: Path) -> list[Path]:
+    """The folders that `wandb sync RUN/wandb` would send."""
+    return sorted({file.parent.resolve() for file in (run / "wandb").glob("*/*.wandb")})
+
+
 def test_lines_have_kind_step_time_and_all_keys(make_log, capsys):
     before = time.time()
     log = make_log()
@@ -95,6 +169,92 @@ def test_lines_have_kind_step_time_and_all_keys(make_log, capsys):
         "step 20/100 · epoch 0.50 · loss 2.5000 · lr 1.0e-03 · 30 img/s · data 1.5 % · 0.5 GiB · ETA 2:05"
     )
     assert told[1] == "step 20/100 · validation NME 4.25 % · best so far"
+
+
+def test_warnings_and_a_stop_stand_in_the_log_and_on_the_terminal(make_log, capsys):
+    log = make_log()
+    log.train(20, NUMBERS)
+    log.warn(30, "2 samples have a loss that is not finite: a, b")
+    log.preempted(40)
+    log.finish(exit_code=1)
+    _, warning, stop = lines_of(log)
+    assert (warning["kind"], warning["step"]) == ("warning", 30)
+    assert warning["text"] == "2 samples have a loss that is not finite: a, b"
+    assert (stop["kind"], stop["step"]) == ("preempted", 40)
+    told = capsys.readouterr().out.splitlines()[1:]
+    assert told == [
+        "step 30/100 · warning: 2 samples have a loss that is not finite: a, b",
+        "step 40/100 · stopped; --resume auto goes on from here",
+    ]
+    assert [line["kind"] for line in lines_of(make_log(first_step=40))] == ["train", "warning", "preempted"]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "num_pictures", "shows"),
+    [("wandb", 1, True), ("wandb", 0, False), ("tensorboard", 1, True), ("none", 1, False)],
+)
+def test_pictures_are_drawn_only_for_those_who_show_them(make_log, tracker, num_pictures, shows):
+    log = make_log(tracker, num_pictures=num_pictures)
+    assert log.shows_pictures == shows
+    log.finish()
+
+
+def test_each_evaluation_draws_the_curves(make_log):
+    log = make_log()
+    write_all(log)
+    path = log.path.parent / "curves.png"
+    drawn = path.read_bytes()
+    assert np.asarray(Image.open(path)).shape == (900, 960, 3)
+    log.validation(60, {"nme_pct": 2.0}, is_best=True, seconds=1.0)
+    assert path.read_bytes() != drawn
+
+
+def test_curves_that_cannot_be_written_stop_nothing(make_log, capsys):
+    log = make_log()
+    (log.path.parent / "curves.png").mkdir()
+    log.validation(20, REPORT, is_best=True, seconds=3.0)
+    assert "curves.png: cannot be written" in capsys.readouterr().out
+    assert len(lines_of(log)) == 1
+
+
+def test_wandb_has_what_the_log_has(make_log, tmp_path):
+    for first_step in (0, 20):
+        log = make_log("wandb", first_step=first_step)
+        log.train(first_step + 20, NUMBERS)
+        log.warn(first_step + 20, "hot")
+        log.preempted(first_step + 20)
+        log.finish(exit_code=1)
+    (folder,) = starts_of(log.path.parent)
+    found = read_back(folder)
+    history = history_of(found)
+    assert [(row["_step"], row["train/loss"]) for row in history] == [(20, 2.5), (40, 2.5)]
+    assert [row["_timestamp"] for row in history] == [
+        line["time"] for line in lines_of(log) if line["kind"] == "train"
+    ]
+    assert history[0].keys() - {"_step", "_timestamp", "_runtime"} == {f"train/{key}" for key in TRAIN_KEYS}
+    assert facts_of(found).items() >= FACTS.items()
+    assert len(found["preempting"]) == 1
+    assert found["exit"][0].exit_code == 1
+    assert found["run"][0].run_group == ""
+
+
+def test_on_several_machines_each_logs_its_load(make_log, monkeypatch, tmp_path):
+    # As the ninth process of twelve on three machines, the first of its own.
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in (("num_processes", 12), ("is_main_process", False), ("process_index", 8)):
+        monkeypatch.setattr(Accelerator, name, value)
+    monkeypatch.setattr("flm.runlog.broadcast_object_list", lambda values: ["abcd1234"])
+    log = make_log("wandb")
+    write_all(log)
+    log.finish()
+    (folder,) = starts_of(log.path.parent)
+    (told, *_) = read_back(folder)["run"]
+    assert (told.run_id, told.run_group, told.job_type) == ("abcd1234-rank-8", "abcd1234", "rank-8")
+    assert "history" not in read_back(folder)
+    assert not log.path.exists()
+    monkeypatch.setattr(Accelerator, "is_local_main_process", False)
+    make_log("wandb").finish()
+    assert starts_of(log.path.parent) == [folder]
 
 
 def test_going_on_forgets_later_steps_and_half_lines(make_log):
@@ -138,8 +298,11 @@ def test_a_full_disk_is_told_in_one_line(make_log):
 def test_only_the_first_process_writes(make_log, monkeypatch, capsys):
     monkeypatch.setattr(Accelerator, "is_main_process", False)
     log = make_log("tensorboard")
+    assert not log.shows_pictures
     write_all(log)
-    log.best_checkpoint()
+    log.checkpoints()
+    log.warn(40, "hot")
+    log.preempted(40)
     log.say("hello")
     log.finish()
     assert list(log.path.parent.iterdir()) == []
@@ -163,84 +326,19 @@ def test_tensorboard_has_curves_and_upright_pictures(make_log):
     np.testing.assert_array_equal(np.asarray(decoded), picture())
 
 
-def wandb_records(path: Path) -> Iterator[Any]:
-    """What a W&B file holds: protocol buffers in the log format of LevelDB."""
-    from wandb.proto import wandb_internal_pb2
+def test_tensorboard_shows_no_step_from_before_a_crash(make_log):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    content, block, place, record = path.read_bytes(), 32768, 7, b""
-    assert content[:4] == b":W&B"
-    while place + 7 <= len(content):
-        left = block - place % block
-        if left < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        record += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        # Whole, first, middle, last.
-        if kind in (1, 4):
-            yield wandb_internal_pb2.Record.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
-            record = b""
-
-
-def finished_records(folder: Path) -> dict[str, list[Any]]:
-    """The records of a run's folder by kind; W&B's own process may still be writing the last of them."""
-    (file,) = folder.glob("*.wandb")
-    deadline = time.monotonic() + 30
-    while True:
-        found: dict[str, list[Any]] = {}
-        for record in wandb_records(file):
-            found.setdefault(record.WhichOneof("record_type"), []).append(record)
-        if "exit" in found:
-            return found
-        assert time.monotonic() < deadline, f"W&B did not finish {file}"
-        time.sleep(0.1)
-
-
-def test_wandb_offline_has_curves_pictures_and_the_best_checkpoint(make_log, capsys):
-    log = make_log("wandb", name="my run")
-    run = log.path.parent
-    write_all(log)
-    (run / "best").mkdir()
-    (run / "best" / "config.json").write_text("{}")
-    (run / "best" / "model.safetensors").write_bytes(b"weights")
-    (run / "best" / "state.json").write_text('{"step": 20}')
-    log.best_checkpoint()
-    log.finish()
-    (folder,) = (run / "wandb").glob("offline-run-*")
-    assert f"wandb login && wandb sync {folder}\n" in capsys.readouterr().out
-    found = finished_records(folder)
-    history = [
-        {".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in found["history"]
-    ]
-    assert [(line["_step"], line["train/loss"]) for line in history] == [(20, 2.5), (40, 2.5)]
-    assert history[0].keys() >= {f"train/{key}" for key in TRAIN_KEYS} | {"validation/nme_pct"}
-    assert history[0]["validation/predictions.width"] == 50
-    assert history[0]["validation/predictions.height"] == 20
-    started = found["run"][0].run
-    identity = json.loads((run / TRACKER_NAME).read_text())["wandb_id"]
-    assert (started.run_id, started.project, started.display_name) == (identity, "faces", "my run")
-    facts = {
-        item.key: json.loads(item.value_json) for record in found["config"] for item in record.config.update
-    }
-    assert facts.items() >= FACTS.items()
-    (stored,) = found["artifact"]
-    assert stored.artifact.name == "quick-best"
-    assert set(stored.artifact.aliases) >= {"best", "step-20"}
-    assert {entry.path for entry in stored.artifact.manifest.contents} == {
-        "config.json",
-        "model.safetensors",
-        "state.json",
-    }
-
-
-def test_going_on_continues_the_curves_and_beginning_anew_begins_others(monkeypatch, tmp_path):
-    ids = [
-        _wandb_options(tmp_path, "a", goes_on=goes_on)["id"] for goes_on in (False, True, True, False, True)
-    ]
-    assert ids[0] == ids[1] == ids[2]
-    assert ids[3] == ids[4] != ids[0]
+    for first_step in (0, 40):
+        log = make_log("tensorboard", first_step=first_step)
+        for step in range(first_step + 20, first_step + 80, 20):
+            log.train(step, NUMBERS)
+        log.finish()
+        # Their files are read in the order of the seconds in their names.
+        time.sleep(1.1)
+    events = EventAccumulator(str(log.path.parent / "faces"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == [20, 40, 60, 80, 100]
 
 
 def test_trackio_has_curves_that_go_on(make_log, monkeypatch, tmp_path):
@@ -257,69 +355,6 @@ def test_trackio_has_curves_that_go_on(make_log, monkeypatch, tmp_path):
     curves = SQLiteStorage.get_logs("faces", "quick")
     assert [(line["step"], line["train/loss"]) for line in curves] == [(20, 2.5), (40, 2.5)]
     assert curves[0].keys() >= {f"train/{key}" for key in TRAIN_KEYS}
-
-
-def test_wandb_without_a_login_runs_offline(monkeypatch, tmp_path):
-    monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setattr("flm.runlog._has_wandb_login", lambda: False)
-    assert _wandb_options(tmp_path, "a", goes_on=False)["mode"] == "offline"
-    monkeypatch.setattr("flm.runlog._has_wandb_login", lambda: True)
-    assert "mode" not in _wandb_options(tmp_path, "a", goes_on=False)
-    # What the user set stays.
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr("flm.runlog._has_wandb_login", lambda: False)
-    assert "mode" not in _wandb_options(tmp_path, "a", goes_on=False)
-
-
-class Time:
-    """A clock that a test moves."""
-
-    now_s = 1000.0
-
-    def perf_counter(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def moved(monkeypatch) -> Time:
-    moved = Time()
-    monkeypatch.setattr("time.perf_counter", moved.perf_counter)
-    return moved
-
-
-def test_a_clock_tells_speed_waiting_and_time_left(moved):
-    def batches() -> Iterator[int]:
-        for number in range(3):
-            moved.now_s += 0.5
-            yield number
-        moved.now_s += 0.25
-
-    clock = Clock(torch.device("cpu"), 10)
-    seen = []
-    for batch in clock.waiting(batches()):
-        seen.append(batch)
-        moved.now_s += 1.5
-    assert seen == [0, 1, 2]
-    # 3 steps in 6.25 s, 1.75 s of it waiting.
-    found = clock.read(13, steps=23, batch_size=8)
-    assert found["images_per_s"] == pytest.approx(3 * 8 / 6.25)
-    assert found["data_wait_pct"] == pytest.approx(100 * 1.75 / 6.25)
-    assert found["eta_s"] == pytest.approx(10 * 6.25 / 3)
-    assert 0.05 < found["memory_gib"] < 64
-
-
-def test_a_reading_begins_anew_and_leaves_pauses_out(moved):
-    clock = Clock(torch.device("cpu"), 0)
-    moved.now_s += 100
-    clock.read(1, steps=10, batch_size=1)
-    moved.now_s += 2
-    with clock.paused():
-        moved.now_s += 50
-    moved.now_s += 2
-    found = clock.read(5, steps=10, batch_size=3)
-    assert found["images_per_s"] == pytest.approx(3)
-    assert found["data_wait_pct"] == 0
-    assert found["eta_s"] == pytest.approx(5)
 
 
 def test_the_numbers_of_the_log_are_those_of_the_clock():

@@ -1,17 +1,13 @@
 """A sample comes back as it was encoded; a batch can be cut and moved."""
 
-import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from conftest import draw_face, sample_bytes
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
-from flm.data.samples import Batch, SampleFormatError, SampleRecord, decode_crop, jpeg_size
+from flm.data.samples import Batch, SampleFormatError, SampleRecord, decode_crop
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
 
@@ -46,41 +42,30 @@ def test_encoding_is_the_same_each_time():
 def test_the_picture_comes_back_nearly():
     picture, _ = draw_face(1)
     crop = decode_crop(sample_bytes(1, "a", 64)["jpg"])
-    assert np.abs(crop.permute(1, 2, 0).numpy().astype(int) - picture).mean() < 6
+    assert np.abs(crop.astype(int) - picture).mean() < 6
+
+
+def test_a_picture_goes_where_it_is_asked_to():
+    jpeg = sample_bytes(1, "a", 64)["jpg"]
+    room = np.zeros((2, 64, 64, 3), np.uint8)
+    assert np.shares_memory(decode_crop(jpeg, room[1]), room)
+    assert np.array_equal(room[1], decode_crop(jpeg))
+    assert not room[0].any()
+    # Of another size, it is not squeezed in.
+    assert decode_crop(jpeg, np.zeros((32, 32, 3), np.uint8)).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 400])
 def test_a_picture_cut_short_is_refused(cut):
-    with pytest.raises(SampleFormatError, match="no JPEG or is cut short"):
+    with pytest.raises(SampleFormatError, match="no whole JPEG"):
         decode_crop(sample_bytes(1, "a", 64)["jpg"][:cut])
-
-
-@given(
-    width=st.integers(1, 90),
-    height=st.integers(1, 90),
-    progressive=st.booleans(),
-    comment=st.binary(max_size=50),
-)
-@settings(max_examples=40, deadline=None)
-def test_the_size_of_a_picture_stands_in_its_header(width, height, progressive, comment):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height)).save(buffer, "jpeg", progressive=progressive, comment=comment)
-    assert jpeg_size(buffer.getvalue()) == (width, height)
-
-
-@given(st.binary(max_size=60))
-def test_bytes_that_are_no_jpeg_have_no_size(noise):
-    with pytest.raises(SampleFormatError, match="no JPEG"):
-        jpeg_size(b"\xff" + noise if noise[:1] != b"\xd8" else noise)
-    with pytest.raises(SampleFormatError, match="no JPEG"):
-        jpeg_size(b"\xff\xd8\xff\xda" + noise)
 
 
 def test_an_absurd_size_is_refused_before_decoding(monkeypatch):
     jpeg = sample_bytes(1, "a", 64)["jpg"]
     place = jpeg.index(b"\xff\xc0") + 5
-    monkeypatch.setattr("cv2.imdecode", None)
-    for side in (4097, 20_000, 65_535):
+    monkeypatch.setattr("simplejpeg.decode_jpeg", None)
+    for side in (4097, 20_000, 65_500):
         claim = jpeg[:place] + side.to_bytes(2, "big") * 2 + jpeg[place + 4 :]
         with pytest.raises(SampleFormatError, match=f"claims {side}x{side} px"):
             decode_crop(claim)

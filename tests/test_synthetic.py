@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flm.errors import InputError
+from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
 from shards.sources.synthetic import RenderedFace, annotations, subset_of
 from shards.synthesis.hair import draw_hair
@@ -20,13 +21,14 @@ from shards.synthesis.skin import draw_complexion, draw_light
 from shards.synthesis.surface import landmark_texels, mean_surface, smooth_curve
 
 SEED = 5
+WHOLE = FaceBox.of_picture(10_000, 10_000)
 
 
 @pytest.fixture(scope="module")
 def faces():
     """60 faces with their pictures, 256 px."""
     return [
-        (face.landmarks_image, face.picture.decode(1.0).pixels)
+        (face.landmarks_image, face.picture.decode(WHOLE, 1.0).pixels)
         for face in annotations(num_faces=60, seed=SEED)
     ]
 
@@ -73,7 +75,7 @@ def test_a_face_depends_on_its_seed_and_number_only():
     few = list(annotations(num_faces=10, seed=SEED, picture_size_px=128))
     many = list(annotations(num_faces=40, seed=SEED, picture_size_px=128))
     for index, picture in backwards.items():
-        assert np.array_equal(few[index].picture.decode(1.0).pixels, picture)
+        assert np.array_equal(few[index].picture.decode(WHOLE, 1.0).pixels, picture)
         assert np.array_equal(few[index].landmarks_image, many[index].landmarks_image)
         assert few[index].face_box_image == many[index].face_box_image
     assert not np.array_equal(backwards[7], backwards[3])
@@ -103,10 +105,10 @@ def test_pictures_survive_pickling():
     face = RenderedFace(SEED, 4, 96)
     again = pickle.loads(pickle.dumps(face))
     assert again == face
-    picture = again.decode(1.0).pixels
+    picture = again.decode(WHOLE, 1.0).pixels
     assert picture.shape == (96, 96, 3)
     assert picture.dtype == np.uint8
-    assert np.array_equal(picture, face.decode(1.0).pixels)
+    assert np.array_equal(picture, face.decode(WHOLE, 1.0).pixels)
 
 
 def test_landmarks_are_finite_and_mostly_inside_at_any_size():

@@ -1,12 +1,15 @@
 """Which members belong together, and which have no place in a shard."""
 
+import io
 import tarfile
 
 import pytest
+import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flm.data.tars import leads_outside, member_fault, split_member_name
+from shards.tars import MEMBER_MTIME_S, write_shard
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,15 @@ def test_only_plain_files_and_folders_have_a_place(kind, fault):
     assert member_fault(member) == fault
     member.name = "b/../../a.jpg"
     assert member_fault(member) == "its path leads outside the folder"
+
+
+def test_the_bytes_are_those_of_webdatasets_own_writer(tmp_path):
+    samples = [{"__key__": key, "json": b"{}" * 300, "jpg": key.encode() * 200} for key in ("b", "a/c" * 30)]
+    entry = write_shard(tmp_path / "a.tar", samples)
+    buffer = io.BytesIO()
+    options = {"mtime": MEMBER_MTIME_S, "user": "flm", "group": "flm", "mode": 0o644}
+    with webdataset.TarWriter(buffer, encoder=False, **options) as tar:
+        for sample in samples:
+            tar.write(sample)
+    assert (tmp_path / "a.tar").read_bytes() == buffer.getvalue()
+    assert entry.num_samples == 2

@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from flm.augment import AugmentConfig
+from flm.checkpoint import CheckpointConfig
 from flm.config import TrainConfig
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
@@ -110,7 +111,7 @@ def test_stopping_and_going_on_gives_the_same_weights_bit_for_bit(data, tmp_path
     whole = train(tiny(data, tmp_path / "whole", loader=loader))
     AcceleratorState._reset_state(reset_partial_state=True)
     # Evaluated and saved at step 3, in the middle of the first epoch of 40 faces; then taken up again.
-    parted = tiny(data, tmp_path / "parted", loader=loader, keep_checkpoints=5)
+    parted = tiny(data, tmp_path / "parted", loader=loader, checkpoint=CheckpointConfig(keep=5))
     train(parted)
     (parted.run / "last").unlink()
     (parted.run / "last").symlink_to("checkpoints/step_0000003")
@@ -132,7 +133,11 @@ def test_accumulating_gives_the_gradient_of_the_whole_batch(data, tmp_path):
 
 
 def test_the_best_checkpoint_has_the_lowest_score(data, tmp_path):
-    run = train(tiny(data, tmp_path / "run", select_by="loss", eval_every_steps=1, keep_checkpoints=1))
+    run = train(
+        tiny(
+            data, tmp_path / "run", select_by="loss", eval_every_steps=1, checkpoint=CheckpointConfig(keep=1)
+        )
+    )
     lines = log_of(run, "validation")
     best = min(lines, key=lambda line: line["loss"])
     state = json.loads((run / "best" / "state.json").read_text())
@@ -174,7 +179,7 @@ def test_a_run_is_not_gone_on_with_as_another(data, tmp_path, make_shards):
             ["quickstart", "--data", "https://a/b?c"],
             "--data https://a/b?c: shards are read from under a folder",
         ),
-        (["reference", "--loss.kind", "star"], "--loss.kind star needs maps"),
+        (["reference", "--loss.kind", "star"], "--loss.kind star needs --model.head heatmap"),
         (["quickstart", "--model.weights", "/nonexistent", "--data", "DATA"], "/nonexistent"),
         (
             ["quickstart", "--batch-size", "41", "--data", "DATA"],

@@ -45,7 +45,7 @@ def _write_photos(data: Path, folder: Path) -> None:
     folder.mkdir()
     for place in range(PHOTOS):
         sample = reader.read(0, place)
-        crop = cv2.cvtColor(sample.crop_shard.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2BGR)
+        crop = cv2.cvtColor(sample.crop_shard, cv2.COLOR_RGB2BGR)
         scale = PHOTO_SIDE_PX / crop.shape[0]
         photo = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"{place}.jpg"), photo)

@@ -41,14 +41,16 @@ class Row:
         return {**asdict(self), "ratio": round(self.ratio, 4), "holds": self.holds}
 
 
-def rate(items: Iterable[int]) -> float:
-    """Things a second, from after the first item to the last, so that starting up does not count.
+def rate(items: Iterable[int], *, warm_up: int = 1) -> float:
+    """Things a second, from after the first items to the last, so that starting up does not count.
 
     Args:
         items: how many things each item brings.
+        warm_up: how many items are left out; one of each worker at least.
     """
     iterator = iter(items)
-    next(iterator)
+    for _ in range(warm_up):
+        next(iterator)
     started_s = time.perf_counter()
     count = sum(iterator)
     return count / (time.perf_counter() - started_s)

@@ -1,15 +1,15 @@
 """A `Batch` out of places in shards, with the network's view of each face."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 
 from flm.data.manifest import Manifest
-from flm.data.reader import BadSampleError, Sample, ShardReader
+from flm.data.reader import BadSampleError, EncodedSample, Sample, ShardReader
 from flm.data.samples import Batch
 from flm.errors import InputError, OneProcessInputError
 from flm.geometry import FaceBox, square_crop
@@ -36,16 +36,28 @@ class BatchReader:
         crop: the network's view of a face.
         boxes: which face box the crop is cut around.
         most_bad: how many bad samples may be passed over until a good one is found; 0 stops at the first.
+        make_room: gives uninitialised uint8 memory of a shape, for the pictures of a batch.
+        decodes: whether the pictures are decoded; else the batch has its `jpegs`.
     """
 
     def __init__(
-        self, reader: ShardReader, manifest: Manifest, crop: CropShape, *, boxes: Boxes, most_bad: int
+        self,
+        reader: ShardReader,
+        manifest: Manifest,
+        crop: CropShape,
+        *,
+        boxes: Boxes,
+        most_bad: int,
+        make_room: Callable[[tuple[int, ...]], np.ndarray],
+        decodes: bool = True,
     ) -> None:
         self.reader = reader
         self.manifest = manifest
         self.crop = crop
         self.boxes: Boxes = boxes
         self.most_bad = most_bad
+        self.make_room = make_room
+        self.decodes = decodes
 
     def read(
         self,
@@ -67,31 +79,30 @@ class BatchReader:
         """
         try:
             bad: list[str] = []
-            samples = [self._read_good(int(shard), int(place), bad) for shard, place in places]
-            batch = self._assemble(samples, positions, valid, first_row, step)
+            size = self.manifest.crop_size_px if self.decodes else 0
+            pictures = self.make_room((len(places), size, size, 3))
+            samples = [
+                self._read_good(shard, place, picture, bad)
+                for (shard, place), picture in zip(places.tolist(), pictures, strict=True)
+            ]
+            batch = self._assemble(pictures, samples, positions, valid, first_row, step)
             return replace(batch, bad_samples=tuple(bad)) if bad else batch
         except OneProcessInputError as error:
             return error
 
     def _assemble(
         self,
-        samples: list[Sample],
+        pictures: UInt8[np.ndarray, "batch size size 3"],
+        samples: Sequence[Sample | EncodedSample],
         positions: Int64[np.ndarray, " batch"],
         valid: Sequence[bool],
         first_row: int,
         step: int,
     ) -> Batch:
-        size = self.manifest.crop_size_px
-        # The decoder's own memory format, so that a copy is one pass.
-        crops = torch.empty(
-            (len(samples), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last
-        )
-        for row, sample in enumerate(samples):
-            crops[row] = sample.crop_shard
         landmarks = np.stack([sample.record.landmarks_shard for sample in samples])
         shard_to_crop = np.stack([self._shard_to_crop(sample) for sample in samples])
         return Batch(
-            crops_shard=crops,
+            crops_shard=torch.from_numpy(pictures).permute(0, 3, 1, 2),
             landmarks_shard=torch.from_numpy(landmarks.astype(np.float32)),
             shard_to_crop=torch.from_numpy(shard_to_crop.astype(np.float32)),
             valid=torch.tensor(valid, dtype=torch.bool),
@@ -101,9 +112,12 @@ class BatchReader:
             keys=tuple(sample.key for sample in samples),
             subsets=tuple(sample.record.subset for sample in samples),
             scheme=self.manifest.landmark_scheme,
+            jpegs=tuple(sample.jpeg for sample in samples if isinstance(sample, EncodedSample)),
         )
 
-    def _read_good(self, shard: int, place: int, bad: list[str]) -> Sample:
+    def _read_good(
+        self, shard: int, place: int, picture: UInt8[np.ndarray, "size size 3"], bad: list[str]
+    ) -> Sample | EncodedSample:
         """The sample at a place, or in place of a bad one the next good one of its shard.
 
         Which one that is depends on the shard alone, so that it is the same for any number of processes.
@@ -111,7 +125,7 @@ class BatchReader:
         num_bad = 0
         while True:
             try:
-                return self._checked(self.reader.read(shard, place), shard)
+                return self._read_checked(shard, place, picture)
             except BadSampleError as error:
                 num_bad += 1
                 if num_bad > self.most_bad or num_bad == self.reader.shards[shard].num_samples:
@@ -119,19 +133,23 @@ class BatchReader:
                 bad.append(error.sample)
                 place = (place + 1) % self.reader.shards[shard].num_samples
 
-    def _checked(self, sample: Sample, shard: int) -> Sample:
+    def _read_checked(
+        self, shard: int, place: int, picture: UInt8[np.ndarray, "size size 3"]
+    ) -> Sample | EncodedSample:
         """The sample, compared with what the manifest says of all of them."""
+        reader = self.reader
+        sample = reader.read(shard, place, picture) if self.decodes else reader.read_encoded(shard, place)
         size, scheme = self.manifest.crop_size_px, self.manifest.scheme
-        height, width = sample.crop_shard.shape[1:]
+        height, width = sample.crop_shape
         if sample.record.scheme != scheme or (height, width) != (size, size):
             fault = (
                 f"is {sample.record.scheme} at {width}x{height} px, the manifest says {scheme} at "
                 f"{size}x{size} px"
             )
-            raise self.reader.bad_sample(shard, sample.key, fault)
+            raise reader.bad_sample(shard, sample.key, fault)
         return sample
 
-    def _shard_to_crop(self, sample: Sample) -> Float[np.ndarray, "3 3"]:
+    def _shard_to_crop(self, sample: Sample | EncodedSample) -> Float[np.ndarray, "3 3"]:
         record = sample.record
         if self.boxes == "annotation":
             box = record.face_box_image.mapped(record.image_to_shard)

@@ -13,21 +13,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
 
 from flm.data.manifest import Manifest
 from flm.data.sample_format import SampleFormat
-from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord, jpeg_size
-from flm.geometry import FaceBox, resample, square_crop, transform_points
-
-MOST_PICTURE_PIXELS = 2**27
-"""A header that claims more is not believed: no camera of faces has so many, and 400 MB would be decoded."""
-
-MIN_FACE_PX = 4.0
-"""Landmarks within so little show no face."""
+from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord
+from flm.geometry import MIN_FACE_PX, FaceBox, resample, square_crop, transform_points
+from flm.pictures import MOST_PICTURE_PIXELS
 
 
 def decoder_of(manifest: Manifest) -> SampleDecoder:
@@ -64,9 +57,13 @@ class ForeignSamples:
         return self.sample_format.annotation
 
     def decode(
-        self, key: str, picture: bytes, annotation: bytes
-    ) -> tuple[UInt8[Tensor, "3 height width"], SampleRecord]:
-        """The crop around the face, RGB, and its record.
+        self,
+        key: str,
+        picture: bytes,
+        annotation: bytes,
+        out: UInt8[np.ndarray, "size size 3"] | None = None,
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], SampleRecord]:
+        """As `SampleDecoder.decode`: the crop around the face is cut out of the picture.
 
         Raises:
             SampleFormatError: the picture or the annotation cannot be used; says why.
@@ -78,7 +75,10 @@ class ForeignSamples:
         if pixels is None:
             raise SampleFormatError("the picture cannot be decoded or is cut short")
         crop = resample(pixels.astype(np.uint8, copy=False), record.image_to_shard, self.crop_size_px)
-        return torch.from_numpy(crop).permute(2, 0, 1), record
+        if out is not None:
+            out[:] = crop
+            crop = out
+        return crop, record
 
     def record(self, key: str, picture: bytes, annotation: bytes) -> SampleRecord:
         """What the annotation says; of the picture only the header is read.
@@ -173,15 +173,12 @@ def _picture_size(picture: bytes) -> tuple[int, int]:
     Raises:
         SampleFormatError: it is no picture, or claims to be absurdly large.
     """
-    if picture[:2] == b"\xff\xd8":
-        width, height = jpeg_size(picture)
-    else:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                width, height = Image.open(io.BytesIO(picture)).size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise SampleFormatError(f"the picture cannot be read ({error})") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            width, height = Image.open(io.BytesIO(picture)).size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SampleFormatError(f"the picture cannot be read ({error})") from error
     if width * height > MOST_PICTURE_PIXELS:
         raise SampleFormatError(
             f"the picture claims {width}x{height} px, the most is {MOST_PICTURE_PIXELS / 1e6:.0f} million"

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
 from jaxtyping import UInt8
-from torch import Tensor
 
 from flm.data.manifest import ShardEntry
-from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord
+from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord, crop_shape
 from flm.data.store import ShardStore
 from flm.data.tars import member_fault, split_member_name
 from flm.errors import OneProcessInputError
@@ -31,9 +31,25 @@ class Sample:
     """One sample, decoded."""
 
     key: str
-    crop_shard: UInt8[Tensor, "3 height width"]
+    crop_shard: UInt8[np.ndarray, "height width 3"]
     """RGB."""
     record: SampleRecord
+
+    @property
+    def crop_shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.crop_shard.shape[:2]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSample:
+    """One sample whose picture is left as it lies in the tar."""
+
+    key: str
+    jpeg: bytes
+    record: SampleRecord
+    crop_shape: tuple[int, int]
+    """Height and width, as the picture's header claims."""
 
 
 class BadSampleError(OneProcessInputError):
@@ -90,17 +106,24 @@ class ShardReader:
         """A spawned worker opens its own handles."""
         return {**self.__dict__, "_handles": OrderedDict(), "_indexes": OrderedDict()}
 
-    def read(self, shard: int, place: int) -> Sample:
-        """The sample at a place of a shard."""
-        index = self._index(shard)
-        key = index.keys[place]
+    def read(self, shard: int, place: int, out: UInt8[np.ndarray, "size size 3"] | None = None) -> Sample:
+        """The sample at a place of a shard; its pixels go to `out` if they are of this size."""
+        key = self._index(shard).keys[place]
         try:
-            annotation = self._bytes(shard, index.annotations[place])
-            picture = self._bytes(shard, index.pictures[place])
-            crop, record = self.decoder.decode(key, picture, annotation)
+            crop, record = self.decoder.decode(key, *self._members(shard, place), out)
         except SampleFormatError as error:
             raise self.bad_sample(shard, key, str(error)) from error
         return Sample(key=key, crop_shard=crop, record=record)
+
+    def read_encoded(self, shard: int, place: int) -> EncodedSample:
+        """The sample at a place of a shard of this project's own, its picture not decoded."""
+        key = self._index(shard).keys[place]
+        try:
+            jpeg, annotation = self._members(shard, place)
+            record = SampleRecord.from_json(annotation)
+            return EncodedSample(key=key, jpeg=jpeg, record=record, crop_shape=crop_shape(jpeg))
+        except SampleFormatError as error:
+            raise self.bad_sample(shard, key, str(error)) from error
 
     def bad_sample(self, shard: int, key: str, fault: str) -> BadSampleError:
         """The error that says what is wrong with a sample."""
@@ -123,6 +146,15 @@ class ShardReader:
         """Close every file handle; the next read opens what it needs."""
         while self._handles:
             os.close(self._handles.popitem()[1])
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handles"):
+            self.close()
+
+    def _members(self, shard: int, place: int) -> tuple[bytes, bytes]:
+        """Picture and annotation."""
+        index = self._index(shard)
+        return self._bytes(shard, index.pictures[place]), self._bytes(shard, index.annotations[place])
 
     def _path(self, shard: int) -> str:
         return f"{self.store.place}/{self.shards[shard].name}"

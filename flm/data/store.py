@@ -39,6 +39,22 @@ class ShardStore(ABC):
         """
         return self._read_manifest()
 
+    def check_scheme(self, scheme: str, wanted: str) -> None:
+        """Refuse shards whose landmarks are not those of a network.
+
+        Args:
+            scheme: of the network.
+            wanted: who says so, for the message, such as "--model.scheme is".
+
+        Raises:
+            InputError: they are of another scheme.
+        """
+        if self.manifest.scheme != scheme:
+            raise InputError(
+                f"{self.place}: the shards have {self.manifest.scheme} landmarks, {wanted} {scheme}; "
+                "make them agree"
+            )
+
     @abstractmethod
     def open(self, shard: ShardEntry) -> int:
         """A file descriptor to read a shard from; the caller closes it.

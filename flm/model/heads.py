@@ -23,11 +23,14 @@ class NetworkOutput:
     landmarks_unit: Float32[Tensor, "batch points 2"]
     """Unit frame; may lie a little outside [0, 1]."""
     covariance_unit: Float32[Tensor, "batch points 2 2"] | None = None
-    """Of each landmark's map about the landmark, positive definite, unit²; None for the regression head."""
+    """Of each landmark's distribution about the landmark, positive definite, unit²; None for the regression
+    head."""
     heatmap_logits: Float32[Tensor, "batch points cells cells"] | None = None
-    """A softmax over all cells of a map makes it a distribution; None for the regression head."""
+    """A softmax over all cells of a map makes it a distribution; of the heatmap head."""
+    axis_logits: Float32[Tensor, "batch points 2 cells"] | None = None
+    """A softmax over the bins of x and of y makes each a distribution; of the SimCC head."""
     cell_centers_unit: Float32[Tensor, " cells"] | None = None
-    """Where the columns and likewise the rows of the maps lie, unit frame."""
+    """Where the columns and likewise the rows of the maps lie, or the bins of an axis, unit frame."""
 
 
 def cell_centers(num_cells: int, margin_cells: int, device: torch.device) -> Float32[Tensor, " cells"]:
@@ -42,7 +45,8 @@ def cell_centers(num_cells: int, margin_cells: int, device: torch.device) -> Flo
     return (cells + 0.5) / num_cells
 
 
-def _without_autocast(tensor: Tensor) -> torch.autocast:
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """Full precision for coordinates."""
     # Eight bits of a bfloat16 would round coordinates to a quarter of a pixel.
     return torch.autocast(tensor.device.type, enabled=False)
 
@@ -61,7 +65,7 @@ def soft_argmax(
 
     Source: Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018, eq. 4.
     """
-    with _without_autocast(logits):
+    with without_autocast(logits):
         mass = logits.flatten(2).softmax(dim=2).view_as(logits)
         mass_x, mass_y = mass.sum(dim=2), mass.sum(dim=3)
         mean_x, mean_y = mass_x @ centers_unit, mass_y @ centers_unit
@@ -86,50 +90,44 @@ class RegressionHead(nn.Module):
     def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]]) -> NetworkOutput:
         """Landmarks from the last of the features; zero outputs stand for the centre of the crop."""
         pooled = self.dropout(features[-1].mean((2, 3)))
-        with _without_autocast(pooled):
+        with without_autocast(pooled):
             from_center = self.coordinates(pooled.float()).unflatten(1, (-1, 2))
             return NetworkOutput(landmarks_unit=from_center + 0.5)
 
 
-class HeatmapHead(nn.Module):
-    """One map per landmark from the sum of the features of several strides.
+class FusedFeatures(nn.Module):
+    """The sum of the features of several strides, widened by the margin.
 
-    Each level is brought to the same channels and to the cells of the maps; the sum, widened by the margin,
-    passes two separable convolutions and becomes the maps, whose mean and covariance are the output.
+    Each level is brought to the same channels and to the cells of the maps; the sum passes two separable
+    convolutions.
 
     Args:
         channels: of each level.
         strides: of each level, in crop pixels; those finer than `FINEST_STRIDE` are left alone.
-        stride: of the maps, in crop pixels.
-        width: channels of the fused features.
-        num_points: number of maps.
-        dropout: share of the fused channels that training drops.
+        stride: of the result, in crop pixels.
+        width: channels of the result.
+        dropout: share of the channels that training drops.
     """
 
     def __init__(
-        self,
-        *,
-        channels: Sequence[int],
-        strides: Sequence[int],
-        stride: int,
-        width: int,
-        num_points: int,
-        dropout: float,
+        self, *, channels: Sequence[int], strides: Sequence[int], stride: int, width: int, dropout: float
     ) -> None:
         super().__init__()
+        self.width = width
         self.levels = [i for i, level_stride in enumerate(strides) if level_stride >= FINEST_STRIDE]
         self.laterals = nn.ModuleList(
             _lateral(channels[i], width, shrink=max(1, stride // strides[i])) for i in self.levels
         )
         self.refine = nn.Sequential(_separable(width), _separable(width), nn.Dropout2d(dropout))
-        self.maps = nn.Conv2d(width, num_points, 1)
 
-    def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]], num_cells: int) -> NetworkOutput:
-        """Landmarks and their covariance.
+    def forward(
+        self, features: Sequence[Float[Tensor, "batch _ _ _"]], num_cells: int
+    ) -> Float[Tensor, "batch width cells cells"]:
+        """The fused features.
 
         Args:
             features: of all levels of the backbone.
-            num_cells: of a map, along a side of the crop.
+            num_cells: of the result, along a side of the crop; the margin comes on top.
         """
         size = (num_cells, num_cells)
         fused: Tensor | None = None
@@ -139,8 +137,31 @@ class HeatmapHead(nn.Module):
                 level = F.interpolate(level, size, mode="bilinear", align_corners=False)
             fused = level if fused is None else fused + level
         assert fused is not None
-        refined = self.refine(F.pad(fused.relu(), [MARGIN_CELLS] * 4))
-        with _without_autocast(refined):
+        return self.refine(F.pad(fused.relu(), [MARGIN_CELLS] * 4))
+
+
+class HeatmapHead(nn.Module):
+    """One map per landmark out of the fused features, whose mean and covariance are the output.
+
+    Args:
+        fused: of the backbone's levels.
+        num_points: number of maps.
+    """
+
+    def __init__(self, fused: FusedFeatures, num_points: int) -> None:
+        super().__init__()
+        self.fused = fused
+        self.maps = nn.Conv2d(fused.width, num_points, 1)
+
+    def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]], num_cells: int) -> NetworkOutput:
+        """Landmarks and their covariance.
+
+        Args:
+            features: of all levels of the backbone.
+            num_cells: of a map, along a side of the crop.
+        """
+        refined = self.fused(features, num_cells)
+        with without_autocast(refined):
             logits = self.maps(refined.float())
         centers_unit = cell_centers(num_cells, MARGIN_CELLS, logits.device)
         landmarks_unit, covariance_unit = soft_argmax(logits, centers_unit)

@@ -10,10 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-LossKind = Literal["l1", "smooth_l1", "l2", "wing", "adaptive_wing", "star"]
+LossKind = Literal["l1", "smooth_l1", "l2", "wing", "adaptive_wing", "star", "simcc"]
 
-MAP_LOSSES = frozenset({"adaptive_wing", "star"})
-"""Losses on the maps of the heatmap head."""
+HEAD_OF_LOSS: dict[LossKind, Literal["heatmap", "simcc"]] = {
+    "adaptive_wing": "heatmap",
+    "star": "heatmap",
+    "simcc": "simcc",
+}
+"""Losses on the distributions of one head; the others are on coordinates."""
 
 LOSS_CROP_PX = 256
 """Side of the crop in whose pixels the papers state their constants, whatever the network's own size."""
@@ -35,7 +39,7 @@ class LossConfig:
     """
 
     kind: LossKind = "wing"
-    """What is minimised; adaptive_wing and star need the heatmap head."""
+    """What is minimised; adaptive_wing and star need the heatmap head, simcc the SimCC head."""
     smooth_l1_beta_px: float = 1.0
     """Errors below it count as squares, in px of a 256 px crop."""
     wing_width_px: float = 10.0
@@ -58,6 +62,9 @@ class LossConfig:
     """Weight of the maps' adaptive wing beside the loss of the coordinates, in adaptive_wing and star."""
     heatmap_sigma_cells: float = 1.0
     """Standard deviation of the target drawn on a map, in cells."""
+
+    simcc_sigma_px: float = 2.83
+    """Standard deviation of the target along an axis in simcc, in px of a 256 px crop, as RTMPose has it."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -92,21 +99,22 @@ class LandmarkPrediction(Protocol):
         ...
 
     @property
+    def axis_logits(self) -> Tensor | None:
+        """(batch, points, 2, cells), of a softmax over the bins of x and of y."""
+        ...
+
+    @property
     def cell_centers_unit(self) -> Tensor | None:
-        """(cells,), of columns and likewise rows, unit frame."""
+        """(cells,), of columns and likewise rows, or of bins, unit frame."""
         ...
 
 
-def check_loss_fits_head(loss_kind: LossKind, head: Literal["regression", "heatmap"]) -> None:
-    """Refuse a loss on maps for a head that makes none.
-
-    Raises:
-        ValueError: it names both flags.
-    """
-    if loss_kind in MAP_LOSSES and head != "heatmap":
+def check_loss_fits_head(loss_kind: LossKind, head: Literal["regression", "heatmap", "simcc"]) -> None:
+    """Raise ValueError, which names both flags, for a loss on distributions that a head does not make."""
+    wanted = HEAD_OF_LOSS.get(loss_kind, head)
+    if head != wanted:
         raise ValueError(
-            f"--loss.kind {loss_kind} needs maps, which --model.head {head} does not make; "
-            "choose --model.head heatmap or another loss"
+            f"--loss.kind {loss_kind} needs --model.head {wanted}, not --model.head {head}; change one"
         )
 
 
@@ -118,8 +126,8 @@ def landmark_loss(
 ) -> dict[str, Float[Tensor, ""]]:
     """The loss of a batch: `total`, and beside it the parts that it sums, before their weights.
 
-    Every value is a mean over the valid rows, zero where none is valid. Parts are `coordinate` and, by kind,
-    `heatmap` and `eigenvalue`. Computed in float32.
+    Every value is a mean over the valid rows, zero where none is valid. Parts are, by kind, `coordinate`,
+    `heatmap`, `eigenvalue` and `distribution`. Computed in float32.
 
     Args:
         output: of the network.
@@ -133,11 +141,13 @@ def landmark_loss(
     predicted = output.landmarks_unit.float()
     # A row that does not count may hold anything, and NaN times zero is NaN.
     target = torch.where(valid[:, None, None], target_unit.float(), predicted.detach())
-    weights = {"coordinate": 1.0, "heatmap": config.heatmap_weight, "eigenvalue": config.eigenvalue_weight}
+    weights = {"heatmap": config.heatmap_weight, "eigenvalue": config.eigenvalue_weight}
     rows = _rows_of_parts(output, predicted, target, config)
     num_valid = valid.sum().clamp(min=1)
     parts = {name: torch.where(valid, row, 0).sum() / num_valid for name, row in rows.items()}
-    total = sum((weights[name] * part for name, part in parts.items()), start=predicted.new_zeros(()))
+    total = sum(
+        (weights.get(name, 1.0) * part for name, part in parts.items()), start=predicted.new_zeros(())
+    )
     return {"total": total, **parts}
 
 
@@ -167,6 +177,8 @@ def _rows_of_parts(
             coordinate, eigenvalue = star(predicted, output.covariance_unit.float(), target, config)
             rows = {"coordinate": coordinate.mean(1), "eigenvalue": eigenvalue.mean(1)}
             return {**rows, "heatmap": _map_rows(output, target, config)}
+        case "simcc":
+            return {"distribution": _axis_rows(output, target, config)}
 
 
 def _smooth_l1(error: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:
@@ -191,11 +203,8 @@ def adaptive_wing(
 
     Source: Wang et al., "Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression", 2019, eq. 3.
     """
-    omega, theta, epsilon = (
-        config.adaptive_wing_omega,
-        config.adaptive_wing_theta,
-        config.adaptive_wing_epsilon,
-    )
+    omega, theta = config.adaptive_wing_omega, config.adaptive_wing_theta
+    epsilon = config.adaptive_wing_epsilon
     exponent = config.adaptive_wing_alpha - target
     at_theta = (theta / epsilon) ** exponent
     slope = omega / (1 + at_theta) * exponent * (theta / epsilon) ** (exponent - 1) / epsilon
@@ -238,6 +247,18 @@ def _map_rows(
     near_target = F.max_pool2d(target, 3, stride=1, padding=1) >= FOREGROUND_LEVEL
     weight = 1 + FOREGROUND_WEIGHT * near_target
     return (adaptive_wing(predicted, target, config) * weight).mean((1, 2, 3))
+
+
+def _axis_rows(
+    output: LandmarkPrediction, target_unit: Float[Tensor, "batch points 2"], config: LossConfig
+) -> Float[Tensor, " batch"]:
+    """Divergence of each axis' distribution from a Gaussian around the landmark, the mean of x and y."""
+    if output.axis_logits is None or output.cell_centers_unit is None:
+        raise ValueError("--loss.kind simcc needs the bins of the SimCC head")
+    offset_px = (output.cell_centers_unit.float() - target_unit[..., None]) * LOSS_CROP_PX
+    target = (-(offset_px**2) / (2 * config.simcc_sigma_px**2)).log_softmax(dim=3)
+    predicted = output.axis_logits.float().log_softmax(dim=3)
+    return F.kl_div(predicted, target, reduction="none", log_target=True).sum(3).mean((1, 2))
 
 
 def principal_axes(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from flm.errors import InputError
 from flm.landmarks import scheme_named
-from flm.model.heads import HeatmapHead, NetworkOutput, RegressionHead
+from flm.model.heads import FusedFeatures, HeatmapHead, NetworkOutput, RegressionHead
+from flm.model.simcc import SimccHead
 
 Backbone = Literal[
     "legacy_xception",
@@ -23,7 +24,7 @@ Backbone = Literal[
     "xception_compact",
     "xception_compact_slim",
 ]
-Head = Literal["regression", "heatmap"]
+Head = Literal["regression", "heatmap", "simcc"]
 
 SIZE_MULTIPLE_PX = 32
 """The coarsest stride of the backbones."""
@@ -47,7 +48,7 @@ class ModelConfig:
     backbone: Backbone = "legacy_xception"
     """An Xception of timm, the reference project's own, or a slimmer one for CPUs."""
     head: Head = "heatmap"
-    """Coordinates from pooled features, or one map per landmark with its uncertainty."""
+    """Coordinates from pooled features, one map per landmark with its uncertainty, or bins along x and y."""
     scheme: str = "ibug-68"
     """The landmark scheme, which says how many points there are."""
     input_size_px: int = 128
@@ -61,11 +62,14 @@ class ModelConfig:
     weights: Path | None = None
     """Start from the backbone weights in this file (.safetensors or .pth), instead of the hub."""
     heatmap_stride: Literal[4, 8] = 8
-    """Crop pixels per cell of the maps of the heatmap head."""
+    """Crop pixels per cell of the maps of the heatmap and SimCC heads."""
     head_channels: int = 128
-    """Channels of the fused features of the heatmap head."""
+    """Channels of the fused features of the heatmap and SimCC heads."""
     dropout: float = 0.0
     """Share of the features before the last layer that training drops."""
+    freeze_batch_norm: bool = False
+    """Batch statistics stay those of the weights at the start, and training uses them too: for pre-trained
+    weights and few faces a process. The losses are then the same on any number of processes."""
 
     def __post_init__(self) -> None:
         if self.input_size_px < SIZE_MULTIPLE_PX or self.input_size_px % SIZE_MULTIPLE_PX:
@@ -112,14 +116,31 @@ class LandmarkNetwork(nn.Module):
         if config.head == "regression":
             self.head = RegressionHead(info.channels()[-1], num_points, config.dropout)
         else:
-            self.head = HeatmapHead(
+            fused = FusedFeatures(
                 channels=info.channels(),
                 strides=info.reduction(),
                 stride=config.heatmap_stride,
                 width=config.head_channels,
-                num_points=num_points,
                 dropout=config.dropout,
             )
+            if config.head == "heatmap":
+                self.head = HeatmapHead(fused, num_points)
+            else:
+                self.head = SimccHead(
+                    fused,
+                    num_cells=config.input_size_px // config.heatmap_stride,
+                    stride=config.heatmap_stride,
+                    num_points=num_points,
+                )
+
+    def train(self, mode: bool = True) -> "LandmarkNetwork":
+        """As of every module, but for batch statistics that are frozen."""
+        super().train(mode)
+        if self.config.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, images: Float[Tensor, "batch 3 size size"]) -> NetworkOutput:
         """Landmarks of faces.

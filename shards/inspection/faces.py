@@ -132,7 +132,7 @@ def _inspect_one(where: FacePlace, sample: Sample) -> InspectedFace:
         source_file=record.source_file,
         landmarks_shard=record.landmarks_shard,
         face_size_px=FaceBox.around(landmarks_image).long_side,
-        outside_share=outside_share(sample.crop_shard.permute(1, 2, 0).numpy()),
+        outside_share=outside_share(sample.crop_shard),
         pose=head_pose(record.landmarks_shard) if record.scheme == IBUG_68.name else None,
     )
 

@@ -49,7 +49,7 @@ def _cut_out(
     """The face alone, its landmarks there, and the way there."""
     landmarks_shard = sample.record.landmarks_shard
     shard_to_tile = square_crop(FaceBox.around(landmarks_shard), size_px, MARGIN)
-    picture = resample(sample.crop_shard.permute(1, 2, 0).numpy(), shard_to_tile, size_px)
+    picture = resample(sample.crop_shard, shard_to_tile, size_px)
     return picture, transform_points(landmarks_shard, shard_to_tile), shard_to_tile
 
 

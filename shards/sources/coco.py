@@ -23,7 +23,8 @@ from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, SCHEMES, LandmarkScheme, scheme_named
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import (
-    NOT_STATED,
+    AS_FOUND,
+    Listing,
     Split,
     annotation_files,
     keep_present,
@@ -65,11 +66,9 @@ def read_coco(
     source: Path,
     *,
     pictures: Path | None = None,
-    split: Split | None = None,
+    listing: Listing = AS_FOUND,
     scheme: str | None = None,
     whole_body: bool = False,
-    licence: str = NOT_STATED,
-    allow_missing: bool = False,
 ) -> DataSet:
     """The faces of one JSON or several.
 
@@ -79,25 +78,23 @@ def read_coco(
     Args:
         source: a JSON, or the folder of several.
         pictures: folder of the pictures; if None, see `pictures_folder`.
-        split: that all faces are in; as the names of the files tell if None.
+        listing: what is to be known of them.
         scheme: name of the landmark scheme; the one that has as many points as a category if None.
         whole_body: take the faces of COCO-WholeBody, which have 68 points.
-        licence: of the pictures.
-        allow_missing: leave out faces whose picture is missing.
 
     Raises:
         InputError: a file is missing or malformed, which names file and annotation; or there is no face.
     """
     left_out = Counter[str]()
     faces: list[FaceAnnotation] = []
-    for path, file_split in annotation_files(source, ".json", split):
+    for path, file_split in annotation_files(source, ".json", listing.split):
         file = _File(path, file_split, pictures or pictures_folder(path), _lists(path))
         found = list(_faces(file, _scheme(file, scheme, whole_body), whole_body, left_out))
         present = keep_present(
             found,
             lambda face, file=file: file.pictures / face.source_file,
             folder=file.pictures,
-            allow_missing=allow_missing,
+            allow_missing=listing.allow_missing,
         )
         left_out["missing pictures"] += len(found) - len(present)
         faces += present
@@ -110,8 +107,8 @@ def read_coco(
     return DataSet(
         faces=faces,
         source=f"coco {source.resolve().name} {fields.points} scheme={faces[0].scheme}",
-        split_rule=f"all {split}, as asked" if split else "train and test by the names of the files",
-        licence=licence,
+        split_rule=listing.split_rule,
+        licence=listing.licence,
         left_out=left_out,
     )
 

@@ -18,7 +18,8 @@ from jaxtyping import Shaped
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
-from shards.annotation import DataSet, DecodedPicture, FaceAnnotation
+from flm.pictures import DecodedPicture
+from shards.annotation import DataSet, FaceAnnotation
 from shards.sources.layout import files_below, the_one_below
 from shards.sources.mat import landmarks_of, read_mat
 
@@ -44,8 +45,8 @@ class CofwPicture:
     index: int
     """Counted from 0."""
 
-    def decode(self, most_reduction: float) -> DecodedPicture:  # noqa: ARG002
-        """The picture, RGB; it is not encoded, so nothing would be won by reducing it.
+    def decode(self, part: FaceBox, most_reduction: float) -> DecodedPicture:  # noqa: ARG002
+        """The picture, RGB; it is not encoded, so nothing would be won by less of it.
 
         Raises:
             InputError: the file cannot be read, or what it has there is no picture.
@@ -59,7 +60,7 @@ class CofwPicture:
                 "expected bytes, grey or RGB; fetch it again"
             )
         height, width = picture.shape[:2]
-        return DecodedPicture(pixels=picture, width=width, height=height, reduction=1)
+        return DecodedPicture(pixels=picture, width=width, height=height)
 
 
 def read_cofw68(source: Path) -> DataSet:

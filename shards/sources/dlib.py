@@ -5,27 +5,18 @@ from pathlib import Path
 from flm.landmarks import IBUG_68, scheme_named
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.imglab import LabelledFace, read_labels
-from shards.sources.layout import NOT_STATED, Split, annotation_files, folder_subset, keep_present
+from shards.sources.layout import AS_FOUND, Listing, Split, annotation_files, folder_subset, keep_present
 
 
-def read_dlib(
-    source: Path,
-    *,
-    split: Split | None = None,
-    scheme: str = IBUG_68.name,
-    licence: str = NOT_STATED,
-    allow_missing: bool = False,
-) -> DataSet:
+def read_dlib(source: Path, *, listing: Listing = AS_FOUND, scheme: str = IBUG_68.name) -> DataSet:
     """The faces of one XML or several; points and boxes count pixels from 0.
 
     All faces of a picture, and of its `_mirror` twin, are one group. The subset is the picture's folder.
 
     Args:
         source: an XML, or the folder of several; the pictures' paths are relative to it.
-        split: that all faces are in; as the names of the files tell if None.
+        listing: what is to be known of them.
         scheme: name of the landmark scheme.
-        licence: of the pictures.
-        allow_missing: leave out faces whose picture is missing.
 
     Raises:
         InputError: a file is missing or malformed; names the line.
@@ -33,12 +24,12 @@ def read_dlib(
     landmark_scheme = scheme_named(scheme)
     labelled: list[tuple[LabelledFace, Split]] = [
         (face, file_split)
-        for file, file_split in annotation_files(source, ".xml", split)
+        for file, file_split in annotation_files(source, ".xml", listing.split)
         for face in read_labels(file, landmark_scheme)
     ]
     folder = source if source.is_dir() else source.parent
     present = keep_present(
-        labelled, lambda entry: folder / entry[0].file, folder=folder, allow_missing=allow_missing
+        labelled, lambda entry: folder / entry[0].file, folder=folder, allow_missing=listing.allow_missing
     )
     originals = {face.stem: face.file for face, _ in labelled if not face.is_mirror}
     return DataSet(
@@ -47,8 +38,8 @@ def read_dlib(
             for face, file_split in present
         ],
         source=f"dlib {source.resolve().name} scheme={scheme}",
-        split_rule=f"all {split}, as asked" if split else "train and test by the names of the files",
-        licence=licence,
+        split_rule=listing.split_rule,
+        licence=listing.licence,
         left_out={"missing pictures": len(labelled) - len(present)},
     )
 

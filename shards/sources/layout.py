@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
@@ -21,6 +22,26 @@ NOT_STATED = "not stated"
 """The licence of a source that does not tell it."""
 
 NAMED_MISSING = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """What the lists of faces of any source do not say of themselves."""
+
+    split: Split | None = None
+    """Where all faces go, whatever the names of the files. Default: the names say train, val or test."""
+    licence: str = NOT_STATED
+    """Of the pictures; it is told wherever the shards are used."""
+    allow_missing: bool = False
+    """Convert the rest when listed pictures are missing."""
+
+    @property
+    def split_rule(self) -> str:
+        """What decides between train and test, in words."""
+        return f"all {self.split}, as asked" if self.split else "train and test by the names of the files"
+
+
+AS_FOUND = Listing()
 
 
 def annotation_files(source: Path, suffix: str, split: Split | None) -> list[tuple[Path, Split]]:

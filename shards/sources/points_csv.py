@@ -17,8 +17,9 @@ from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import (
-    NOT_STATED,
+    AS_FOUND,
     PICTURE_SUFFIXES,
+    Listing,
     Split,
     annotation_files,
     keep_present,
@@ -56,20 +57,16 @@ def read_points_csv(
     source: Path,
     *,
     pictures: Path | None = None,
-    split: Split | None = None,
+    listing: Listing = AS_FOUND,
     options: CsvOptions | None = None,
-    licence: str = NOT_STATED,
-    allow_missing: bool = False,
 ) -> DataSet:
     """The faces of one table or several; the face box is the tight one around the points.
 
     Args:
         source: a CSV, or the folder of several.
         pictures: folder of the pictures; if None, see `pictures_folder`.
-        split: that all faces are in; as the names of the tables tell if None.
+        listing: what is to be known of them.
         options: what the table does not tell; the defaults if None.
-        licence: of the pictures.
-        allow_missing: leave out rows whose picture is missing.
 
     Raises:
         InputError: a file is missing or malformed, which names the line; or all pictures differ only in their
@@ -79,11 +76,14 @@ def read_points_csv(
     scheme = scheme_named(options.scheme)
     faces: list[FaceAnnotation] = []
     num_rows = 0
-    for table, table_split in annotation_files(source, ".csv", split):
+    for table, table_split in annotation_files(source, ".csv", listing.split):
         folder = pictures or pictures_folder(table)
         rows = list(_rows(table, scheme, options.origin))
         present = keep_present(
-            rows, lambda row, folder=folder: folder / row.file, folder=folder, allow_missing=allow_missing
+            rows,
+            lambda row, folder=folder: folder / row.file,
+            folder=folder,
+            allow_missing=listing.allow_missing,
         )
         faces += [_annotation(row, folder, table_split, options) for row in present]
         num_rows += len(rows)
@@ -92,8 +92,8 @@ def read_points_csv(
     return DataSet(
         faces=faces,
         source=f"points_csv {source.resolve().name} {told}",
-        split_rule=f"all {split}, as asked" if split else "train and test by the names of the tables",
-        licence=licence,
+        split_rule=listing.split_rule,
+        licence=listing.licence,
         left_out={"missing pictures": num_rows - len(faces)},
     )
 

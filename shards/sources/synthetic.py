@@ -8,7 +8,8 @@ import numpy as np
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
-from shards.annotation import DecodedPicture, FaceAnnotation
+from flm.pictures import DecodedPicture
+from shards.annotation import FaceAnnotation
 from shards.synthesis.portrait import render
 from shards.synthesis.pose import draw_head, stream
 
@@ -33,11 +34,11 @@ class RenderedFace:
     index: int
     picture_size_px: int
 
-    def decode(self, most_reduction: float) -> DecodedPicture:  # noqa: ARG002 - rendered at one scale only
+    def decode(self, part: FaceBox, most_reduction: float) -> DecodedPicture:  # noqa: ARG002 - always whole
         """Render the face, RGB."""
         pixels = render(self.seed, self.index, self.picture_size_px)
         size = self.picture_size_px
-        return DecodedPicture(pixels=pixels, width=size, height=size, reduction=1)
+        return DecodedPicture(pixels=pixels, width=size, height=size)
 
 
 def annotations(*, num_faces: int, seed: int, picture_size_px: int = 256) -> Iterator[FaceAnnotation]:

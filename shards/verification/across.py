@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
+from shards.likeness import alike_pairs
 from shards.plan import SPLITS
 from shards.verification.checks import SampleFacts, ShardReport
 from shards.verification.findings import Finding, Kind
-from shards.verification.likeness import alike_pairs
 
 MOST_DUPLICATES = 10_000
 """Near-duplicates of two splits that are told; who has more has not split yet."""

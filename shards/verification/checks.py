@@ -1,18 +1,15 @@
 """All that can be checked of one shard by itself. Runs in worker processes."""
 
-import contextlib
 import hashlib
 import os
 import tarfile
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt64
-from torch import Tensor
 
 from flm.data.foreign import decoder_of
 from flm.data.manifest import Manifest, ShardEntry
@@ -21,8 +18,8 @@ from flm.data.store import ShardStore
 from flm.errors import OneProcessInputError
 from flm.geometry import FaceBox, square_crop, transform_points
 from flm.subsets import listed_subsets
+from shards.likeness import perceptual_hash
 from shards.verification.findings import Finding, Kind
-from shards.verification.likeness import perceptual_hash
 from shards.verification.scan import read_members, scan_shard
 
 MOST_OFF_PX = 0.5
@@ -96,7 +93,7 @@ def check_shard(task: ShardTask) -> ShardReport:
     entry = task.entry
     samples = _Samples(task)
     try:
-        with os.fdopen(task.store.open(entry), "rb") as file, _decoder_complaints() as complaints:
+        with os.fdopen(task.store.open(entry), "rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
             file.seek(0)  # just fetched, it stands at its end
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -104,7 +101,7 @@ def check_shard(task: ShardTask) -> ShardReport:
             unusable = {one.key for one in scan.findings if one.kind is not Kind.REPEATED_MEMBER}
             for key, members in scan.samples.items():
                 if key not in unusable:
-                    samples.check(key, members, file, complaints)
+                    samples.check(key, members, file)
     except (OneProcessInputError, OSError) as error:
         missing = Finding(Kind.MISSING_SHARD, entry.name, None, str(error))
         return ShardReport(split=task.split, entry=None, findings=(missing,))
@@ -148,9 +145,7 @@ class _Samples:
         self.numbers: list[tuple[int, ...]] = []
         self.subsets: Counter[str] = Counter()
 
-    def check(
-        self, key: str, members: Mapping[str, tarfile.TarInfo], file: BinaryIO, complaints: "_Complaints"
-    ) -> None:
+    def check(self, key: str, members: Mapping[str, tarfile.TarInfo], file: BinaryIO) -> None:
         """Check one sample; a good one is remembered, of another the first fault."""
         for extension in (self.decoder.picture, self.decoder.annotation):
             if extension not in members:
@@ -163,11 +158,9 @@ class _Samples:
                 key, contents[self.decoder.picture], contents[self.decoder.annotation]
             )
         except SampleFormatError as error:
-            complaints.new()
             self._tell(Kind.BAD_SAMPLE, key, str(error))
             return
-        complaint = complaints.new()
-        fault = self._fault(crop, record, complaint) if self.is_own else None
+        fault = self._fault(crop, record) if self.is_own else None
         if fault is not None:
             self._tell(fault[0], key, fault[1])
             return
@@ -178,11 +171,9 @@ class _Samples:
     def _tell(self, kind: Kind, key: str, detail: str) -> None:
         self.findings.append(Finding(kind, self.shard, key, detail))
 
-    def _fault(self, crop: Tensor, record: SampleRecord, complaint: str) -> tuple[Kind, str] | None:
-        if complaint:
-            return Kind.DAMAGED_PICTURE, complaint
+    def _fault(self, crop: np.ndarray, record: SampleRecord) -> tuple[Kind, str] | None:
         size, scheme = self.manifest.crop_size_px, self.manifest.scheme
-        height, width = crop.shape[1:]
+        height, width = crop.shape[:2]
         if record.scheme != scheme or (height, width) != (size, size):
             return Kind.OTHER_THAN_MANIFEST, (
                 f"{record.scheme} at {width}x{height} px, the manifest says {scheme} at {size}x{size} px"
@@ -209,52 +200,17 @@ def _misplaced(record: SampleRecord, size_px: int, margin: float) -> str | None:
     return None
 
 
-def _numbers_of(crop: Tensor, record: SampleRecord) -> tuple[int, ...]:
+def _numbers_of(crop: np.ndarray, record: SampleRecord) -> tuple[int, ...]:
     landmarks = np.round(record.landmarks_shard, 3).tobytes()
     return (
         _number(record.group.encode()),
         _number(record.source_file.encode()),
         _number(record.mirror_of.encode()) if record.mirror_of else 0,
         _number(landmarks),
-        perceptual_hash(crop.permute(1, 2, 0).numpy()),
+        perceptual_hash(crop),
     )
 
 
 def _number(content: bytes) -> int:
     """64 bits; among ten million, two different contents have the same number once in 370,000 data sets."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
-
-
-class _Complaints:
-    """What libjpeg writes to stderr while it decodes a damaged picture all the same."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.told = 0
-
-    def new(self) -> str:
-        """The first line since the last call, or nothing."""
-        end = os.fstat(self.file.fileno()).st_size
-        if end == self.told:
-            return ""
-        text = os.pread(self.file.fileno(), end - self.told, self.told).decode(errors="replace")
-        self.told = end
-        lines = [line for line in text.splitlines() if "JPEG" in line]
-        return lines[0] if lines else ""
-
-
-@contextlib.contextmanager
-def _decoder_complaints() -> Iterator[_Complaints]:
-    """Catch stderr, below Python, where the decoder writes; the rest of it is handed on at the end."""
-    with tempfile.TemporaryFile() as file:
-        stderr = os.dup(2)
-        try:
-            os.dup2(file.fileno(), 2)
-            yield _Complaints(file)
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            file.seek(0)
-            for line in file.read().splitlines(keepends=True):
-                if b"JPEG" not in line:
-                    os.write(2, line)

@@ -26,13 +26,12 @@ class Kind(Enum):
     REPEATED_MEMBER = "a member that is in its tar twice"
     INCOMPLETE_SAMPLE = "a sample without its picture or its annotation"
     BAD_SAMPLE = "a sample whose annotation or picture cannot be read, or is absurdly large"
-    DAMAGED_PICTURE = "a picture that decodes, but not without errors"
     OTHER_THAN_MANIFEST = "a sample of another scheme or size than the manifest says"
     MISPLACED_FACE = "landmarks that do not fill the crop as the manifest's margin says"
     REPEATED_KEY = "a key that several shards have"
     STRADDLING_PHOTO = "a photo, or a mirror twin, in train and in validation"
     PHOTO_IN_TEST = "a photo, or a mirror twin, in test and in another split, as the source has them"
-    NEAR_DUPLICATE = "pictures that look the same, or mirrored, in two splits"
+    NEAR_DUPLICATE = "pictures that look the same, or mirrored, in two splits; convert has --group-copies"
     SAME_ANNOTATION = "samples with the same landmarks to the last digit"
 
     @property

@@ -10,6 +10,7 @@ from flm.run import build
 from flm.train import train_step
 
 data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+most_bad = int(sys.argv[4]) if len(sys.argv) > 4 else 0
 recipe = recipe_named("quickstart")
 config = dataclasses.replace(
     recipe,
@@ -18,7 +19,7 @@ config = dataclasses.replace(
     steps=steps,
     batch_size=12,
     model=dataclasses.replace(recipe.model, input_size_px=64, head_channels=16),
-    loader=dataclasses.replace(recipe.loader, num_workers=1, window_shards=2),
+    loader=dataclasses.replace(recipe.loader, num_workers=1, window_shards=2, max_bad_samples=most_bad),
     tracking=dataclasses.replace(recipe.tracking, tracker="none"),
 )
 run = build(config)
@@ -26,7 +27,7 @@ lines = []
 for batch in run.training_batches():
     losses = train_step(run, batch)
     loss = run.accelerator.reduce(losses["total"], reduction="mean").item()
-    lines.append({"step": run.step, "keys": batch.keys, "loss": loss})
+    lines.append({"step": run.step, "keys": batch.keys, "bad": batch.bad_samples, "loss": loss})
     run.step += 1
 (out / f"process{run.accelerator.process_index}of{run.accelerator.num_processes}.json").write_text(
     json.dumps(lines)

@@ -1,0 +1,83 @@
+"""The order of a run over a billion faces: how soon it is there, and how soon any place of it."""
+
+import time
+
+import numpy as np
+
+from flm.bench.measure import Row, medians
+from flm.data.order import RunOrder
+
+SHARDS = 1_000_000
+FACES_A_SHARD = 1_000
+WINDOW_SHARDS = 16
+LANES = 32
+BATCH_SIZE = 4096
+PLACES = 200
+REPETITIONS = 3
+
+MOST_START_S = 2.0
+MOST_PLACE_S = 1e-3
+
+
+def bench_order() -> list[Row]:
+    """Measure on this machine; the peer is what is asked for."""
+    start_s, batch_s, far_s = medians((_start_s, _batch_s, _far_s), REPETITIONS)
+    how = f"{SHARDS:,} shards of {FACES_A_SHARD:,} faces, {LANES} lanes; peer: the bar"
+    return [
+        Row(
+            measure="starts of the order",
+            ours=1 / start_s,
+            peer=1 / MOST_START_S,
+            unit="1/s",
+            bar=1.0,
+            how=f"until the first batch of {BATCH_SIZE} is known; {how}",
+        ),
+        Row(
+            measure="places in a row",
+            ours=1 / batch_s,
+            peer=1 / MOST_PLACE_S,
+            unit="1/s",
+            bar=1.0,
+            how=f"as they are read, batches of {BATCH_SIZE}; {how}",
+        ),
+        Row(
+            measure="places anywhere",
+            ours=1 / far_s,
+            peer=1 / MOST_PLACE_S,
+            unit="1/s",
+            bar=1.0,
+            how=f"at random in one epoch, one at a time; {how}",
+        ),
+    ]
+
+
+def _order() -> RunOrder:
+    sizes = np.full(SHARDS, FACES_A_SHARD, np.int64)
+    return RunOrder(sizes, seed=0, window_shards=WINDOW_SHARDS, lanes=LANES)
+
+
+def _start_s() -> float:
+    began_s = time.perf_counter()
+    _order().locate(np.arange(BATCH_SIZE))
+    return time.perf_counter() - began_s
+
+
+def _batch_s() -> float:
+    """Of one place."""
+    order = _order()
+    order.locate(np.arange(BATCH_SIZE))
+    began_s = time.perf_counter()
+    for step in range(1, 33):
+        order.locate(np.arange(step * BATCH_SIZE, (step + 1) * BATCH_SIZE))
+    return (time.perf_counter() - began_s) / (32 * BATCH_SIZE)
+
+
+def _far_s() -> float:
+    """Of one place, each in a window that was not looked at yet."""
+    order = _order()
+    order.locate(np.arange(BATCH_SIZE))
+    places = np.random.default_rng(0).integers(0, order.num_samples, PLACES)
+    began_s = time.perf_counter()
+    for place in places:
+        order.locate(np.array([place]))
+    return (time.perf_counter() - began_s) / PLACES

@@ -1,0 +1,224 @@
+"""Training beside one resident batch, beside the usual way, in two processes, and with checkpoints."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from flm.augment import augment
+from flm.bench.loader import WORKERS, PerFileFaces, _faces_and_bytes
+from flm.bench.measure import Row, medians
+from flm.bench.team import Step, Team, Turn
+from flm.clock import Clock
+from flm.config import TrainConfig
+from flm.data.store import open_store
+from flm.model.losses import landmark_loss
+from flm.model.network import build_network
+from flm.recipes import recipe_named
+from flm.resume import save
+from flm.run import Run, build
+from flm.step import train_step
+from flm.trackers import TrackingConfig
+
+RECIPE = "reference"
+SAVING_BATCH_SIZE = 8
+"""Small, so that the steps between two checkpoints are soon done; the cost of one weighs four times as much
+as with the recipe's batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Length:
+    """How long is measured."""
+
+    repetitions: int = 5
+    steps: int = 4
+    """In each turn, with all cores; the usual way makes one."""
+    save_every_steps: int = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Setting:
+    config: TrainConfig
+    source: Path
+    """Files of the usual way."""
+    save_every_steps: int
+
+
+Side = Callable[[_Setting], Iterator[Step]]
+
+
+def training(setting: _Setting) -> Iterator[Step]:
+    """Our training, from shards to the update."""
+    for _, step in _steps(setting.config):
+        yield step
+
+
+def training_and_saving(setting: _Setting) -> Iterator[Step]:
+    """The same with a checkpoint every so many steps, which is written while the next steps are made."""
+    every = setting.save_every_steps
+    for run, step in _steps(setting.config):
+        # In the middle, so that all that it costs falls into one turn.
+        if run.step % every == every // 2:
+            save(run)
+        yield step
+
+
+def _steps(config: TrainConfig) -> Iterator[tuple[Run, Step]]:
+    run = build(config)
+    clock = Clock(run.accelerator.device, 0)
+    for batch in clock.waiting(run.training_batches()):
+        waited_s, clock.waited_s = clock.waited_s, 0.0
+        train_step(run, batch)
+        run.step += 1
+        run.guards.bad_steps.look(lambda *_: None, now=True)
+        yield run, Step(len(batch), waited_s)
+
+
+def resident(setting: _Setting) -> Iterator[Step]:
+    """The same network on one batch that stays in memory: forward, backward, update and nothing else."""
+    run = build(setting.config)
+    config, network, optimizer = run.config, run.trained.train(), run.optimizer
+    batch = next(run.training_batches())
+    faces = augment(batch, config.augment, size_px=config.model.input_size_px, seed=0)
+    while True:
+        losses = landmark_loss(network(faces.images), faces.landmarks_unit, faces.valid, config.loss)
+        run.accelerator.backward(losses["total"])
+        optimizer.step()
+        optimizer.zero_grad()
+        yield Step(len(batch))
+
+
+def usual(setting: _Setting) -> Iterator[Step]:
+    """The reference project's way: one file a sample, float32, contiguous memory, Adam, MSE."""
+    config = setting.config
+    network = build_network(config.model).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.learning_rate)
+    faces = PerFileFaces(_faces_and_bytes(Path(config.data), setting.source)[0])
+    while True:
+        for images, landmarks in DataLoader(faces, config.batch_size, shuffle=True, num_workers=WORKERS):
+            optimizer.zero_grad()
+            # Its landmarks have their origin in the middle of the crop.
+            F.mse_loss(network(images).landmarks_unit - 0.5, landmarks).backward()
+            optimizer.step()
+            yield Step(len(images))
+
+
+def bench_train(data: Path, source: Path) -> list[Row]:
+    """Measure on this machine's processor.
+
+    Args:
+        data: folder of shards of an iBUG archive.
+        source: the archive's folder, whose files the usual way reads.
+
+    Raises:
+        InputError: there are no shards.
+    """
+    open_store(data)
+    return measure(dataclasses.replace(recipe_named(RECIPE), data=str(data)), source, Length())
+
+
+def measure(config: TrainConfig, source: Path, length: Length) -> list[Row]:
+    """Measure a configuration, with all cores and with one.
+
+    Args:
+        config: what is trained.
+        source: files of the usual way.
+        length: of the measurement.
+    """
+    cores = len(os.sched_getaffinity(0))
+    settled = dataclasses.replace(config, steps=10**6, tracking=TrackingConfig(tracker="none"))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        def team(
+            name: str, side: Side, batch_size: int, *, processes: int = 1, threads: int = cores
+        ) -> Callable[[int], Turn]:
+            its = dataclasses.replace(settled, out=folder / name, batch_size=batch_size)
+            setting = _Setting(config=its, source=source, save_every_steps=length.save_every_steps)
+            one = stack.enter_context(Team(side, setting, processes=processes, threads=threads))
+            one.wait_until_ready()
+            return one.take_turn
+
+        size, small = config.batch_size, SAVING_BATCH_SIZE
+        sides = [
+            team("ours", training, size),
+            team("resident", resident, size),
+            team("usual", usual, size),
+            team("one", training, size, threads=1),
+            team("two", training, size, threads=1, processes=2),
+        ]
+        steps = (length.steps, length.steps, 1, -(-length.steps // 2), length.steps)
+        waited, rates = _rates(sides, steps, length.repetitions)
+        sides = [team("saving", training_and_saving, small), team("plain", training, small)]
+        _, saved = _rates(sides, (length.save_every_steps,) * 2, length.repetitions)
+    how = (
+        f"network of `{config.recipe}`, bf16, channels last, {cores} threads, batches of {config.batch_size}"
+    )
+    how = f"{how}, median of {length.repetitions} turns in one run"
+    return [*_rows(rates, 1 - waited, how), _saving_row(saved, length)]
+
+
+def _rates(
+    sides: Sequence[Callable[[int], Turn]], steps: Sequence[int], repetitions: int
+) -> tuple[float, list[float]]:
+    """Median share of the time that the first side waited for data, and of images a second of each."""
+    turns: list[list[Turn]] = [[] for _ in sides]
+
+    def rate_of(number: int) -> float:
+        turns[number].append(sides[number](steps[number]))
+        return turns[number][-1].images_per_s
+
+    rates = medians([functools.partial(rate_of, number) for number in range(len(sides))], repetitions)
+    return statistics.median(turn.waited_share for turn in turns[0]), rates
+
+
+def _rows(rates: list[float], busy: float, how: str) -> list[Row]:
+    ours, resident_rate, usual_rate, one, two = rates
+    unit = "images/s"
+    return [
+        Row(measure="time not waiting for data", ours=100 * busy, peer=100.0, unit="%", bar=0.97, how=how),
+        Row(
+            measure="training",
+            ours=ours,
+            peer=resident_rate,
+            unit=unit,
+            bar=0.97,
+            how=f"peer: forward, backward and update on one resident batch, already augmented; {how}",
+        ),
+        Row(
+            measure="training, beside the usual way",
+            ours=ours,
+            peer=usual_rate,
+            unit=unit,
+            bar=4.0,
+            how=f"peer: one file a sample, {WORKERS} workers, float32, contiguous memory, Adam, MSE; {how}",
+        ),
+        Row(
+            measure="two processes",
+            ours=two,
+            peer=one,
+            unit=unit,
+            bar=1.8,
+            how=f"one thread each; peer: one process of one thread, the same global batch; {how}",
+        ),
+    ]
+
+
+def _saving_row(saved: list[float], length: Length) -> Row:
+    return Row(
+        measure="training with checkpoints",
+        ours=saved[0],
+        peer=saved[1],
+        unit="images/s",
+        bar=0.98,
+        how=f"one every {length.save_every_steps} steps of {SAVING_BATCH_SIZE} faces; peer: none",
+    )
