@@ -187,7 +187,7 @@ def bench_convert(*, data: Path, json: Path | None = None) -> None:
 
 
 def bench_train(*, data: Path, source: Path, json: Path | None = None) -> None:
-    """Training beside one resident batch, the usual way, one process, and no checkpoints; takes six minutes.
+    """Training beside a resident batch, the usual way, one process, and no checkpoints; takes minutes.
 
     Such as:
       flm bench train --data data/300w --source ibug_300W_large_face_landmark_dataset --json train.json

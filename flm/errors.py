@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -15,6 +16,8 @@ PREEMPTED_EXIT_CODE = 75
 """The run stopped on purpose and is to be started again: EX_TEMPFAIL of sysexits.h, "try again later"."""
 HANG_EXIT_CODE = 76
 """A process is missing, and the run goes on once it is started again: EX_PROTOCOL of sysexits.h."""
+
+FIRST_SPEAKS_WITHIN_S = 30.0
 
 
 class InputError(ValueError):
@@ -57,6 +60,9 @@ def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
         except InputError as error:
             if is_first or isinstance(error, OneProcessInputError):
                 print(f"error: {error}", file=sys.stderr, flush=True)
+            else:
+                # The launcher ends all when one has ended: not before the first one has spoken.
+                time.sleep(FIRST_SPEAKS_WITHIN_S)
             sys.exit(USER_MISTAKE_EXIT_CODE)
         except PreemptedError as stop:
             if is_first:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from flm.errors import InputError, OneProcessInputError, exits_on_input_error
+import flm.errors
+from flm.errors import (
+    InputError,
+    OneProcessInputError,
+    PreemptedError,
+    ProcessLostError,
+    exits_on_input_error,
+)
 
 
 def outcome(error: BaseException | None, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
@@ -32,14 +39,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("rank", "told"), [("0", "error: wrong\n"), ("1", ""), ("17", "")])
 def test_of_several_processes_the_first_tells_it(capsys, monkeypatch, rank, told):
+    waits = []
+    monkeypatch.setattr(flm.errors.time, "sleep", waits.append)
     monkeypatch.setenv("RANK", rank)
     assert outcome(InputError("wrong"), capsys) == (2, told)
+    # The launcher ends the first one too, as soon as another has ended.
+    assert bool(waits) == (rank != "0")
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_mistake_that_one_process_met_is_told_by_it(capsys, monkeypatch, rank):
     monkeypatch.setenv("RANK", rank)
     assert outcome(OneProcessInputError("bad sample"), capsys) == (2, "error: bad sample\n")
+
+
+def test_a_stop_on_purpose_and_a_lost_process_have_codes_of_their_own(capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert outcome(PreemptedError("SIGTERM"), capsys) == (75, "stopped by SIGTERM\n")
+    assert outcome(ProcessLostError("gone"), capsys) == (76, "error: gone\n")
 
 
 def test_an_interrupt_ends_as_the_shell_expects(capsys):
