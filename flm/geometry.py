@@ -110,16 +110,29 @@ def square_crop(box: FaceBox, size_px: int, margin: float) -> Float[np.ndarray, 
         size_px: side of the crop.
         margin: share of the longer side that is added on each of the four sides.
     """
-    scale = size_px / (box.long_side * (1 + 2 * margin))
-    half_px = (size_px - 1) / 2
-    return np.array(
-        [
-            [scale, 0, half_px - scale * box.center_x],
-            [0, scale, half_px - scale * box.center_y],
-            [0, 0, 1],
-        ],
-        dtype=np.float64,
-    )
+    return square_crops(
+        np.array([[box.left, box.top]]), np.array([[box.width, box.height]]), size_px, margin
+    )[0]
+
+
+def square_crops(
+    left_top: Float[np.ndarray, "boxes 2"], sides: Float[np.ndarray, "boxes 2"], size_px: int, margin: float
+) -> Float[np.ndarray, "boxes 3 3"]:
+    """As `square_crop`, of many boxes at once.
+
+    Args:
+        left_top: of each box.
+        sides: width and height of each.
+        size_px: side of the crops.
+        margin: share of the longer side that is added on each of the four sides.
+    """
+    scale = size_px / (sides.max(1) * (1 + 2 * margin))
+    centers = left_top + (sides - 1) / 2
+    matrices = np.zeros((len(sides), 3, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = scale
+    matrices[:, :2, 2] = (size_px - 1) / 2 - scale[:, None] * centers
+    matrices[:, 2, 2] = 1
+    return matrices
 
 
 def transform_points(

@@ -30,7 +30,7 @@ from flm.recipes import recipe_named
 WORKERS = 2
 BATCH_SIZE = 64
 SIZE_PX = 128
-BATCHES = 120
+BATCHES = 300
 WARM_UP = 12
 """Batches until both workers are at work and have written to each slot of their shared memory once."""
 REPETITIONS = 5
@@ -77,7 +77,7 @@ def bench_loader(data: Path, source: Path) -> list[Row]:
         data: folder of shards of an iBUG archive.
         source: the archive's folder, whose files the per-file loader reads.
     """
-    faces, jpegs = _faces_and_bytes(data, source)
+    faces, jpegs = faces_and_bytes(data, source)
     with tempfile.TemporaryDirectory() as folder:
         large = _scaled_up(faces[:LARGE_PICTURES], Path(folder))
         sides = (
@@ -119,7 +119,7 @@ def bench_loader(data: Path, source: Path) -> list[Row]:
     ]
 
 
-def _faces_and_bytes(data: Path, source: Path) -> tuple[list[_Face], list[bytes]]:
+def faces_and_bytes(data: Path, source: Path) -> tuple[list[_Face], list[bytes]]:
     """The training faces as files and boxes, and the JPEG bytes of their stored crops."""
     faces, jpegs = [], []
     for entry in open_store(data).manifest.shards_of("train"):

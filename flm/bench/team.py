@@ -109,6 +109,8 @@ def _serve(
 ) -> None:
     """The work of one process, until the other end of the pipe is closed."""
     os.environ.update(environment)
+    # Its own processes start as those of a training do, not as it was started itself.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(threads)
     steps = side(setting)
     next(steps)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from flm.augment import augment
-from flm.bench.loader import WORKERS, PerFileFaces, _faces_and_bytes
+from flm.bench.loader import WORKERS, PerFileFaces, faces_and_bytes
 from flm.bench.measure import Row, medians
 from flm.bench.team import Step, Team, Turn
 from flm.clock import Clock
@@ -102,7 +102,7 @@ def usual(setting: _Setting) -> Iterator[Step]:
     config = setting.config
     network = build_network(config.model).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.learning_rate)
-    faces = PerFileFaces(_faces_and_bytes(Path(config.data), setting.source)[0])
+    faces = PerFileFaces(faces_and_bytes(Path(config.data), setting.source)[0])
     while True:
         for images, landmarks in DataLoader(faces, config.batch_size, shuffle=True, num_workers=WORKERS):
             optimizer.zero_grad()

@@ -12,7 +12,7 @@ from flm.data.manifest import Manifest
 from flm.data.reader import BadSampleError, EncodedSample, Sample, ShardReader
 from flm.data.samples import Batch
 from flm.errors import InputError, OneProcessInputError
-from flm.geometry import FaceBox, square_crop
+from flm.geometry import square_crops
 
 Boxes = Literal["truth", "annotation"]
 """The landmarks' own box, or the one that came with the annotation."""
@@ -100,7 +100,7 @@ class BatchReader:
         step: int,
     ) -> Batch:
         landmarks = np.stack([sample.record.landmarks_shard for sample in samples])
-        shard_to_crop = np.stack([self._shard_to_crop(sample) for sample in samples])
+        shard_to_crop = self._shard_to_crop(samples, landmarks)
         return Batch(
             crops_shard=torch.from_numpy(pictures).permute(0, 3, 1, 2),
             landmarks_shard=torch.from_numpy(landmarks.astype(np.float32)),
@@ -149,10 +149,16 @@ class BatchReader:
             raise reader.bad_sample(shard, sample.key, fault)
         return sample
 
-    def _shard_to_crop(self, sample: Sample | EncodedSample) -> Float[np.ndarray, "3 3"]:
-        record = sample.record
-        if self.boxes == "annotation":
-            box = record.face_box_image.mapped(record.image_to_shard)
+    def _shard_to_crop(
+        self, samples: Sequence[Sample | EncodedSample], landmarks: Float[np.ndarray, "batch points 2"]
+    ) -> Float[np.ndarray, "batch 3 3"]:
+        if self.boxes == "truth":
+            # As `FaceBox.around`, of all at once.
+            left_top = landmarks.min(1)
+            sides = landmarks.max(1) - left_top + 1
         else:
-            box = FaceBox.around(record.landmarks_shard)
-        return square_crop(box, self.crop.size_px, self.crop.margin)
+            records = [sample.record for sample in samples]
+            boxes = [record.face_box_image.mapped(record.image_to_shard) for record in records]
+            left_top = np.array([(box.left, box.top) for box in boxes])
+            sides = np.array([(box.width, box.height) for box in boxes])
+        return square_crops(left_top, sides, self.crop.size_px, self.crop.margin)

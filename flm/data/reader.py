@@ -108,18 +108,20 @@ class ShardReader:
 
     def read(self, shard: int, place: int, out: UInt8[np.ndarray, "size size 3"] | None = None) -> Sample:
         """The sample at a place of a shard; its pixels go to `out` if they are of this size."""
-        key = self._index(shard).keys[place]
+        index = self._index(shard)
+        key = index.keys[place]
         try:
-            crop, record = self.decoder.decode(key, *self._members(shard, place), out)
+            crop, record = self.decoder.decode(key, *self._members(shard, index, place), out)
         except SampleFormatError as error:
             raise self.bad_sample(shard, key, str(error)) from error
         return Sample(key=key, crop_shard=crop, record=record)
 
     def read_encoded(self, shard: int, place: int) -> EncodedSample:
         """The sample at a place of a shard of this project's own, its picture not decoded."""
-        key = self._index(shard).keys[place]
+        index = self._index(shard)
+        key = index.keys[place]
         try:
-            jpeg, annotation = self._members(shard, place)
+            jpeg, annotation = self._members(shard, index, place)
             record = SampleRecord.from_json(annotation)
             return EncodedSample(key=key, jpeg=jpeg, record=record, crop_shape=crop_shape(jpeg))
         except SampleFormatError as error:
@@ -151,9 +153,8 @@ class ShardReader:
         if hasattr(self, "_handles"):
             self.close()
 
-    def _members(self, shard: int, place: int) -> tuple[bytes, bytes]:
+    def _members(self, shard: int, index: _ShardIndex, place: int) -> tuple[bytes, bytes]:
         """Picture and annotation."""
-        index = self._index(shard)
         return self._bytes(shard, index.pictures[place]), self._bytes(shard, index.annotations[place])
 
     def _path(self, shard: int) -> str:
