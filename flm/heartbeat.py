@@ -22,6 +22,10 @@ from flm.errors import HANG_EXIT_CODE
 
 TICKS_A_TIMEOUT = 20
 LONGEST_TICK_S = 10.0
+END_S = 5.0
+"""How long the end of a run waits for a store that may be gone."""
+GRACE_TICKS = 5
+"""How long the others stay after their timeout for one of them to speak."""
 MOST_NAMES = 8
 SILENT_SHARE = 0.25
 """A process whose sign of life does not change for this share of the timeout cannot be reached."""
@@ -84,12 +88,17 @@ class Heartbeat:
         store = _get_default_store().clone()
         self._store_name = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         self.beat("starts")
-        for work in (lambda: self._exchange(store), lambda: self._watch(end)):
-            threading.Thread(target=work, daemon=True, name="heartbeat").start()
+        works = (lambda: self._exchange(store), lambda: self._watch(end))
+        threads = [threading.Thread(target=work, daemon=True, name="heartbeat") for work in works]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             self._ended.set()
+            for thread in threads:
+                # One that speaks with the store while the interpreter ends would abort it.
+                thread.join(timeout=END_S)
 
     def _silence_s(self) -> float:
         return time.monotonic() - self._beat_s
@@ -118,12 +127,15 @@ class Heartbeat:
     def _watch(self, end: Callable[[int], object]) -> None:
         while not self._ended.wait(self.tick_s):
             if self._silence_s() > self.timeout_s:
-                self._tell()
+                if not self._tell():
+                    # The one that speaks may be a little later, and would find this one gone before.
+                    time.sleep(GRACE_TICKS * self.tick_s)
                 sys.stdout.flush()
                 end(HANG_EXIT_CODE)
                 return
 
-    def _tell(self) -> None:
+    def _tell(self) -> bool:
+        """Say who is missing, unless another process is to say it; whether it was said."""
         now_s, silent_s = time.monotonic(), self.timeout_s * SILENT_SHARE
         if now_s - self._store_s > silent_s:
             line = f"the rendezvous store at {self._store_name} cannot be reached"
@@ -140,6 +152,7 @@ class Heartbeat:
                 file=sys.stderr,
                 flush=True,
             )
+        return speaks
 
 
 def diagnosis(

@@ -82,6 +82,7 @@ with heartbeat.watching():
     else:
         heartbeat.beat("waits in a collective")
         distributed.barrier()
+distributed.destroy_process_group()
 print("over")
 """
 
