@@ -14,7 +14,6 @@ dropout by (seed, step, process). The learning rate is a function of the step. S
 on any number of processes.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from flm.errors import InputError
 from flm.fields import from_fields
-from flm.files import write_whole
+from flm.files import sha256_of, write_whole
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 
 CONFIG_NAME = "config.json"
@@ -119,12 +118,6 @@ def json_bytes(fields: Mapping[str, Any]) -> bytes:
     return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def sha256_of(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find_checkpoint(path: Path) -> Path:
     """The folder of a checkpoint: the path itself, or the best of a run's folder, or its last.
 
@@ -196,14 +189,24 @@ def load_network(path: Path) -> LandmarkNetwork:
         InputError: there is none, it is damaged, or its weights do not fit its configuration.
     """
     checkpoint = find_checkpoint(path)
+    config, state = read_network(checkpoint)
+    network = build_network(config, load_weights=False)
+    load_state(network, state, checkpoint / MODEL_NAME)
+    return network.eval()
+
+
+def read_network(checkpoint: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """What the network of a checkpoint is made of, and its weights.
+
+    Raises:
+        InputError: malformed or damaged.
+    """
     where = str(checkpoint / CONFIG_NAME)
     config = from_fields(ModelConfig, read_config(checkpoint)["model"], where)
-    network = build_network(config, load_weights=False)
     if (checkpoint / SUMS_NAME).exists():
         # Not with weights that were passed on by themselves.
         check_whole(checkpoint, {MODEL_NAME})
-    load_state(network, load_tensors(checkpoint / MODEL_NAME), checkpoint / MODEL_NAME)
-    return network.eval()
+    return config, load_tensors(checkpoint / MODEL_NAME)
 
 
 def load_state(network: LandmarkNetwork, state: Mapping[str, Tensor], where: Path) -> None:

@@ -28,11 +28,11 @@ from flm.checkpoint import (
     folder_of_step,
     hidden,
     json_bytes,
-    sha256_of,
     step_of,
 )
 from flm.errors import InputError, warn
 from flm.fields import to_fields
+from flm.files import sha256_of
 from flm.guards import check_finite
 
 

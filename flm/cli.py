@@ -3,15 +3,16 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Literal
 
 import tyro
 
-from flm.command_line import run_command
-from flm.errors import USER_MISTAKE_EXIT_CODE, InputError, exits_on_input_error
-
-if TYPE_CHECKING:
-    from flm.geometry import FaceBox
+from flm.bench.commands import BENCHMARKS
+from flm.command_line import run_command, running_command
+from flm.errors import exits_on_input_error
+from flm.export_command import export
+from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
+from flm.predict_commands import convert_landmarks, predict
 
 PROGRAM = "flm"
 
@@ -39,11 +40,15 @@ def evaluate(
     *,
     data: str,
     split: str = "test",
-    boxes: Literal["truth", "annotation"] | None = None,
+    boxes: Literal["truth", "annotation", "detector"] | None = None,
+    detector: DetectorConfig = ANY_DETECTOR,
+    second_pass: bool = False,
+    mirror_average: bool = False,
     json: Path | None = None,
     plot: Path | None = None,
     worst: Path | None = None,
     predictions: Path | None = None,
+    report: Path | None = None,
     batch_size: int = 64,
     num_workers: int = 1,
     cache_dir: Path | None = None,
@@ -52,31 +57,39 @@ def evaluate(
     """Measure a checkpoint on a split of shards.
 
     Such as:
-      flm evaluate runs/quickstart --data data/synthetic --json report.json --plot ced.png --worst worst.png
+      flm evaluate runs/quickstart --data data/synthetic --report report.html --json report.json
 
     Args:
         checkpoint: Folder of a checkpoint, or of a run (its best).
         data: Folder of shards, or its URL: https://…, s3://…, gs://… or hf://datasets/…
         split: Which split is measured.
-        boxes: Face boxes to cut around: the landmarks' own or the annotation's; as in training by default.
+        boxes: Face boxes to cut around: the landmarks' own, the annotation's, or a detector's, which tells
+            how many faces it misses and leaves them out; as in training by default.
+        detector: Which one, for --boxes detector; it looks at the stored crops.
+        second_pass: Look again, at the box of the landmarks that the first look found.
+        mirror_average: Average with what is found in the mirrored picture.
         json: Where the numbers are written.
         plot: Where the cumulative error curve is drawn (.png).
         worst: Where the faces of the largest errors are drawn, prediction over truth (.png).
         predictions: Where faces from all over the split are drawn, prediction over truth (.png).
+        report: Where all of it is written as one page, with published numbers and calibration (.html).
         batch_size: Faces at a time, over all processes.
         num_workers: Reading processes.
         cache_dir: Where shards of a remote --data are kept; ~/.cache/flm if not given.
         cache_gib: How much of them is kept; the least recently used go first.
     """
     from flm.draw import write_png
-    from flm.evaluate import evaluate_checkpoint
+    from flm.evaluate_checkpoint import evaluate_checkpoint
+    from flm.pass_config import PassConfig
     from flm.report import ced_curve_picture, format_table, predictions_picture, worst_faces_picture
 
-    report, is_first = evaluate_checkpoint(
+    found, is_first = evaluate_checkpoint(
         checkpoint,
         data,
         split=split,
         boxes=boxes,
+        detector=detector,
+        passes=PassConfig(second_pass=second_pass, mirror_average=mirror_average),
         batch_size=batch_size,
         num_workers=num_workers,
         cache_dir=cache_dir,
@@ -84,188 +97,117 @@ def evaluate(
     )
     if not is_first:
         return
-    print(format_table(report))
+    print(format_table(found))
     if json is not None:
-        report.write_json(json)
+        found.write_json(json)
     for path, draw in (
         (plot, ced_curve_picture),
         (worst, worst_faces_picture),
         (predictions, predictions_picture),
     ):
         if path is not None:
-            write_png(path, draw(report))
+            write_png(path, draw(found))
+    if report is not None:
+        from flm.data.store import open_store
+        from flm.report_page.write import write_report_page
+
+        store = open_store(data, cache_dir=cache_dir, cache_gib=cache_gib)
+        command = running_command() or "flm.cli.evaluate, called from Python"
+        write_report_page(report, found, checkpoint=checkpoint, store=store, split=split, command=command)
 
 
-def predict(
+def calibrate(
     checkpoint: tyro.conf.Positional[Path],
-    images: tyro.conf.Positional[tuple[Path, ...]],
     *,
-    out: Path,
-    box: Annotated[str | None, tyro.conf.arg(metavar="LEFT,TOP,WIDTH,HEIGHT")] = None,
+    data: str,
+    split: str = "validation",
+    per_point: bool = True,
+    batch_size: int = 64,
+    num_workers: int = 1,
+    cache_dir: Path | None = None,
+    cache_gib: float = 50.0,
 ) -> None:
-    """Find the landmarks of a face in each picture; writes NAME.json and NAME.png.
+    """Fit the uncertainty of a checkpoint's landmarks, and a score for each face, to a split of shards.
 
-    Such as:
-      flm predict runs/quickstart me.jpg --box 120,80,200,200 --out predictions
+    Writes calibration.json beside the weights; predict and evaluate apply it from then on. Such as:
+      flm calibrate runs/quickstart --data data/synthetic
 
     Args:
         checkpoint: Folder of a checkpoint, or of a run (its best).
-        images: Picture files, one face each.
-        out: Folder for the results.
-        box: The face's box in px of the picture; the whole picture by default.
+        data: Folder of shards, or its URL: https://…, s3://…, gs://… or hf://datasets/…
+        split: What it is fitted to; not the split that numbers are told of.
+        per_point: A scale for each point, or one for all.
+        batch_size: Faces at a time, over all processes.
+        num_workers: Reading processes.
+        cache_dir: Where shards of a remote --data are kept; ~/.cache/flm if not given.
+        cache_gib: How much of them is kept; the least recently used go first.
     """
-    from flm.inference.predict import predict as predict_pictures
+    from flm.calibrate import calibrate as fit
 
-    if not images:
-        raise InputError("no picture given; see `flm predict --help`")
-    mistakes = predict_pictures(checkpoint, images, out=out, box=None if box is None else _box(box))
-    print(f"{len(images) - len(mistakes)} of {len(images)} pictures done, in {out}")
-    for mistake in mistakes:
-        print(f"error: {mistake}", file=sys.stderr)
-    if mistakes:
-        sys.exit(USER_MISTAKE_EXIT_CODE)
-
-
-def _box(text: str) -> "FaceBox":
-    from flm.geometry import FaceBox
-
-    try:
-        left, top, width, height = (float(number) for number in text.split(","))
-        return FaceBox(left=left, top=top, width=width, height=height)
-    except ValueError as error:
-        raise InputError(
-            f"--box {text}: expected LEFT,TOP,WIDTH,HEIGHT in px with positive sides, such as 120,80,200,200"
-        ) from error
+    fit(
+        checkpoint,
+        data,
+        split=split,
+        per_point=per_point,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        cache_dir=cache_dir,
+        cache_gib=cache_gib,
+    )
 
 
-def bench_loader(*, data: Path, source: Path, json: Path | None = None) -> None:
-    """The shard loader beside a loader of one file a sample, and beside bare JPEG decoding.
-
-    Such as:
-      flm bench loader --data data/300w --source ibug_300W_large_face_landmark_dataset --json loader.json
-
-    Args:
-        data: Folder of shards of the archive.
-        source: The archive's folder, whose files the peer reads.
-        json: Where the rows are written.
-    """
-    from flm.bench.loader import bench_loader as measure
-    from flm.bench.measure import publish
-
-    publish(measure(data, source), json)
-
-
-def bench_order(*, json: Path | None = None) -> None:
-    """The order of a run over 10⁹ faces beside the bars for its start and for any place of it.
-
-    Such as:
-      flm bench order --json order.json
-
-    Args:
-        json: Where the rows are written.
-    """
-    from flm.bench.measure import publish
-    from flm.bench.order import bench_order as measure
-
-    publish(measure(), json)
-
-
-def bench_convert(*, data: Path, json: Path | None = None) -> None:
-    """Conversion of large photos beside the same with every pixel decoded.
-
-    Such as:
-      flm bench convert --data data/300w --json convert.json
-
-    Args:
-        data: Folder of shards, whose faces are enlarged to photos.
-        json: Where the rows are written.
-    """
-    from flm.bench.convert import bench_convert as measure
-    from flm.bench.measure import publish
-
-    publish(measure(data), json)
-
-
-def bench_train(*, data: Path, source: Path, json: Path | None = None) -> None:
-    """Training beside a resident batch, the usual way, one process, and no checkpoints; takes minutes.
-
-    Such as:
-      flm bench train --data data/300w --source ibug_300W_large_face_landmark_dataset --json train.json
-
-    Args:
-        data: Folder of shards of the archive.
-        source: The archive's folder, whose files the usual way reads.
-        json: Where the rows are written.
-    """
-    from flm.bench.measure import publish
-    from flm.bench.train import bench_train as measure
-
-    publish(measure(data, source), json)
-
-
-def bench_faults(*, data: Path, kills: int = 50, seed: int = 0, json: Path | None = None) -> None:
-    """A small run whose processes are killed again and again beside the same run left alone.
-
-    Such as:
-      flm bench faults --data data/synthetic --kills 50 --json faults.json
-
-    Args:
-        data: Folder of shards.
-        kills: How many SIGKILLs, at random instants of steps, saving and evaluation.
-        seed: Of the instants.
-        json: Where the outcome is written.
-    """
-    from flm.bench.faults import bench_faults as measure
-
-    faults = measure(data.resolve(), kills=kills, seed=seed)
-    print(faults.describe())
-    if json is not None:
-        faults.write_json(json)
-    if not faults.holds:
-        sys.exit(1)
-
-
-def bench_ablations(
+def relabel(
+    data: tyro.conf.Positional[str],
     *,
-    data: Path,
-    out: Path = Path("runs/ablations"),
-    weights: Path | None = None,
-    axes: tuple[str, ...] = (),
+    checkpoint: Path,
+    out: Path,
+    splits: tuple[str, ...] = (),
+    max_distance: float = 0.15,
+    batch_size: int = 64,
+    cache_dir: Path | None = None,
+    cache_gib: float = 50.0,
 ) -> None:
-    """Short runs with one change each, on the validation split; seven minutes a run on two cores, two seeds.
+    """Write shards anew with the landmarks that a network finds, for a smaller network to learn from.
+
+    Pictures stay the same. When it was stopped, the same command goes on.
 
     Such as:
-      flm bench ablations --data data/300w --axes head loss
+      flm relabel data/youtube --checkpoint runs/large --out data/youtube-relabelled
+      flm relabel data/300w --checkpoint runs/large --out data/300w-taught --splits train
 
     Args:
-        data: Folder of shards with train and validation.
-        out: Folder of the runs and of ablations.md, .json and .png; what is done there is not done again.
-        weights: File of the backbone's ImageNet weights; timm's hub by default.
-        axes: Which comparisons; all by default.
+        data: Folder of shards, or its URL: https://…, s3://…, gs://… or hf://datasets/…
+        checkpoint: Folder of a checkpoint, or of a run (its best).
+        out: Folder for the new shards.
+        splits: Splits that get new landmarks, all by default; the others go along as they are.
+        max_distance: Faces are dropped whose new landmarks lie further from the old ones, on average, than
+            this share of the inter-ocular distance; between two landmark schemes none is.
+        batch_size: Faces at a time.
+        cache_dir: Where shards of a remote data set are kept; ~/.cache/flm if not given.
+        cache_gib: How much of them is kept; the least recently used go first.
     """
-    from flm.bench.ablations import bench_ablations as measure
+    from flm.relabel import RelabelOptions
+    from flm.relabel import relabel as write_relabelled
 
-    measure(data, out, weights=weights.resolve() if weights else None, axes=axes)
-    print(f"{out}/ablations.md has the table, ablations.png the learning curves")
+    options = RelabelOptions(splits=splits, max_distance=max_distance, batch_size=batch_size)
+    manifest = write_relabelled(data, checkpoint, out, options, cache_dir=cache_dir, cache_gib=cache_gib)
+    counts = ", ".join(f"{manifest.num_samples(name):,} {name}" for name in manifest.splits)
+    print(f"{out}: {counts} faces; {manifest.labels}")
 
 
 def bench() -> None:
     """Ours beside a peer, in one run on this machine; `flm bench --help` names the subjects."""
 
 
-BENCHMARKS = {
-    "loader": bench_loader,
-    "order": bench_order,
-    "convert": bench_convert,
-    "train": bench_train,
-    "faults": bench_faults,
-    "ablations": bench_ablations,
-}
 COMMANDS = {
     "train": train,
     "plan": plan,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "predict": predict,
+    "convert-landmarks": convert_landmarks,
+    "export": export,
+    "relabel": relabel,
     "recipes": recipes,
     "bench": bench,
 }

@@ -4,8 +4,10 @@ import contextlib
 import functools
 import io
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import tyro
@@ -13,6 +15,8 @@ import tyro
 from flm.errors import InputError
 
 T = TypeVar("T")
+
+_RUNNING = ContextVar("command line", default="")
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME_TOP = re.compile(r"^╭.*$|^.*\n -+ *$", re.MULTILINE)
@@ -55,7 +59,16 @@ def run_command(
     helpful = f"{program} {words[0]}" if words and words[0] in commands else program
     with _mistakes_in_one_line(helpful):
         call = tyro.extras.subcommand_cli_from_dict(deferred, args=words, prog=program)
-    return call()
+    before = _RUNNING.set(shlex.join([*program.split(), *words]))
+    try:
+        return call()
+    finally:
+        _RUNNING.reset(before)
+
+
+def running_command() -> str:
+    """The command line that is being run, as a shell takes it; empty where none is."""
+    return _RUNNING.get()
 
 
 def _deferred(command: Callable[..., T]) -> Callable[..., Callable[[], T]]:

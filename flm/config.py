@@ -38,6 +38,9 @@ class TrainConfig:
     """Folder of the run; runs/RECIPE if not given."""
     resume: str = "auto"
     """`auto` goes on from the newest checkpoint in --out, `none` starts anew, a path goes on from there."""
+    init_from: str | None = None
+    """A checkpoint, or a run (its best), of the same backbone: a run that starts anew takes all weights that
+    fit from there instead of ImageNet's, also between landmark schemes and heads."""
 
     epochs: float = 50.0
     """Passes over the training split."""
@@ -127,18 +130,20 @@ class TrainConfig:
     def with_resolved_paths(self) -> "TrainConfig":
         """The same run wherever it is gone on from."""
         weights, cache_dir = self.model.weights, self.loader.cache_dir
+        init_from = self.init_from
         return dataclasses.replace(
             self,
             data=self.data if is_url(self.data) else str(Path(self.data).resolve()),
             out=self.run.resolve(),
+            init_from=init_from if init_from is None or is_url(init_from) else str(Path(init_from).resolve()),
             loader=dataclasses.replace(self.loader, cache_dir=cache_dir.resolve() if cache_dir else None),
             model=dataclasses.replace(self.model, weights=weights.resolve() if weights else None),
         )
 
 
 MAY_CHANGE = {
-    "data", "out", "resume", "epochs", "steps", "eval_batch_size", "accumulation_steps", "tracking",
-    "auto_batch_size", "guards", "profile",
+    "data", "out", "resume", "init_from", "epochs", "steps", "eval_batch_size", "accumulation_steps",
+    "tracking", "auto_batch_size", "guards", "profile",
     "checkpoint", "log_every_steps", "eval_every_steps", "patience_evaluations", "channels_last", "compile",
     "loader.num_workers", "loader.prefetch_batches", "loader.max_open_files", "loader.cache_dir",
     "loader.cache_gib", "loader.max_bad_samples", "model.pretrained", "model.weights",

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,16 @@ HANG_EXIT_CODE = 76
 """A process is missing, and the run goes on once it is started again: EX_PROTOCOL of sysexits.h."""
 
 FIRST_SPEAKS_WITHIN_S = 30.0
+LAUNCHER_SEES_WITHIN_S = 0.5
+
+LAUNCHER_VARIABLE = "FLM_LAUNCHER"
+"""In the environment: the process id of a launcher that ends at `MISTAKE_SIGNAL`; flm/launcher.py sets it."""
+MISTAKE_SIGNAL = signal.SIGUSR2
+"""Tells a launcher that another start would make the same mistake again."""
+
+
+EXTRAS = {"onnx": "export", "onnxscript": "export", "gradio": "demo", "dlib": "dlib"}
+"""Of flm-landmarks, by package; all other packages that prediction does without are in `train`."""
 
 
 class InputError(ValueError):
@@ -36,7 +47,7 @@ class PreemptedError(Exception):
 
 
 class ProcessLostError(Exception):
-    """Another process of the run ended or cannot be reached."""
+    """Another process of the run ended or cannot be reached; without a message where the launcher knows."""
 
 
 def warn(line: str) -> None:
@@ -63,15 +74,30 @@ def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
             else:
                 # The launcher ends all when one has ended: not before the first one has spoken.
                 time.sleep(FIRST_SPEAKS_WITHIN_S)
+            if os.environ.get(LAUNCHER_VARIABLE) == str(os.getppid()):
+                os.kill(os.getppid(), MISTAKE_SIGNAL)
             sys.exit(USER_MISTAKE_EXIT_CODE)
         except PreemptedError as stop:
             if is_first:
                 print(f"stopped by {stop}", file=sys.stderr, flush=True)
             sys.exit(PREEMPTED_EXIT_CODE)
         except ProcessLostError as error:
-            if os.environ.get("LOCAL_RANK", "0") == "0":
+            if str(error) and os.environ.get("LOCAL_RANK", "0") == "0":
+                # A launcher that saw the other one end ends this one too, and what that one told is enough.
+                time.sleep(LAUNCHER_SEES_WITHIN_S)
                 print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(HANG_EXIT_CODE)
+        except ModuleNotFoundError as error:
+            package = (error.name or "flm").partition(".")[0]
+            if package in ("flm", "shards", "demo"):
+                raise
+            extra = EXTRAS.get(package, "train")
+            print(
+                f"error: {package} is not installed; pip install 'flm-landmarks[{extra}]'",
+                file=sys.stderr,
+                flush=True,
+            )
+            sys.exit(USER_MISTAKE_EXIT_CODE)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr, flush=True)
             sys.exit(INTERRUPTED_EXIT_CODE)

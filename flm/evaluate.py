@@ -6,26 +6,23 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 import torch.distributed
-from accelerate import PartialState
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from flm.checkpoint import find_checkpoint, load_network, read_config
-from flm.data.crops import crop_plainly
-from flm.data.loader import CropShape, LoaderConfig, ProcessPlace, evaluation_batches
+from flm.data.batches import Boxes
+from flm.data.loader import CropShape
 from flm.data.samples import Batch
-from flm.data.store import open_store
+from flm.detected_boxes import cut_around_detected
 from flm.errors import InputError
-from flm.fields import from_fields
-from flm.geometry import transform_points, unit_to_crop
-from flm.landmarks import LandmarkScheme
+from flm.inference.detector import FaceDetector
 from flm.metrics import WHOLE, FaceErrors, measurable, summarize
 from flm.model.losses import LossConfig, landmark_loss
+from flm.pass_config import ONE_PASS, PassConfig
+from flm.passes import Found, find_landmarks
 from flm.report import EvalReport, FaceExample
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
@@ -35,11 +32,13 @@ def evaluate(
     network: nn.Module,
     batches: Iterable[Batch],
     *,
-    size_px: int,
+    crop: CropShape,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     loss: LossConfig | None = None,
-    mirror_average: bool = False,
+    boxes: Boxes = "truth",
+    detector: FaceDetector | None = None,
+    passes: PassConfig = ONE_PASS,
     num_pictures: int = 16,
 ) -> EvalReport:
     """Measure a network on the faces of a split.
@@ -54,11 +53,14 @@ def evaluate(
         network: from images (batch, 3, size, size) in [0, 1] to an object with `landmarks_unit` (batch,
             points, 2); not wrapped in DistributedDataParallel, which would wait for the other processes.
         batches: of the split, in any order.
-        size_px: side of the network's input.
+        crop: the network's view of a face.
         device: where the network is.
         autocast: entered around each forward pass, for mixed precision.
         loss: the loss that the report gives beside the errors, if any.
-        mirror_average: whether to average the prediction with that of the mirrored picture.
+        boxes: what the batches are cut out around.
+        detector: cuts them out again around its own boxes. Faces that it misses are told and left out; no
+            other box stands in for them.
+        passes: how often the network looks at each face.
         num_pictures: how many faces the report shows as the worst, and how many as examples.
 
     Raises:
@@ -68,32 +70,18 @@ def evaluate(
     found = _Findings(num_pictures)
     with _evaluation_mode(network), torch.inference_mode():
         for batch in batches:
-            crops = crop_plainly(batch.to(device), size_px=size_px)
-            with autocast():
-                output = network(crops.images)
-                landmarks_unit = output.landmarks_unit
-                if mirror_average:
-                    of_mirrored = network(crops.images.flip(-1)).landmarks_unit
-                    landmarks_unit = (landmarks_unit + _mirrored(of_mirrored, batch.scheme)) / 2
-            found.add(batch, _unit_to_shard(landmarks_unit, crops.shard_to_crop, size_px))
+            if detector is not None:
+                detected = cut_around_detected(batch, detector, crop)
+                batch = detected.batch
+                found.not_detected += detected.missed
+            seen = find_landmarks(network, batch.to(device), crop=crop, passes=passes, autocast=autocast)
+            found.add(batch, seen)
             if loss is not None:
-                mean = landmark_loss(output, crops.landmarks_unit, crops.valid, loss)["total"]
-                found.add_loss(mean.item(), int(crops.valid.sum()))
-    return _report(_gathered(found))
-
-
-def _unit_to_shard(
-    landmarks_unit: Float[Tensor, "batch points 2"], shard_to_crop: Float[Tensor, "batch 3 3"], size_px: int
-) -> Float64[Tensor, "batch points 2"]:
-    crop_to_shard = torch.linalg.inv(shard_to_crop.cpu().double())
-    return transform_points(unit_to_crop(landmarks_unit.cpu().double(), size_px), crop_to_shard)
-
-
-def _mirrored(
-    landmarks_unit: Float[Tensor, "batch points 2"], scheme: LandmarkScheme
-) -> Float[Tensor, "batch points 2"]:
-    x, y = landmarks_unit[:, list(scheme.mirror_permutation)].unbind(dim=-1)
-    return torch.stack([1 - x, y], dim=-1)
+                mean = landmark_loss(seen.output, seen.crops.landmarks_unit, seen.crops.valid, loss)["total"]
+                found.add_loss(mean.item(), int(seen.crops.valid.sum()))
+    report = _report(_gathered(found))
+    name = detector.name if detector else None
+    return dataclasses.replace(report, boxes="detector" if detector else boxes, detector=name, passes=passes)
 
 
 @contextlib.contextmanager
@@ -119,10 +107,12 @@ class _Findings:
     too_small: list[str] = field(default_factory=list)
     """Keys of faces that cannot be measured; told at the end, since the other processes wait for this one."""
     not_finite: list[str] = field(default_factory=list)
+    not_detected: list[str] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_faces: int = 0
 
-    def add(self, batch: Batch, predicted_shard: Float64[Tensor, "batch points 2"]) -> None:
+    def add(self, batch: Batch, seen: Found) -> None:
+        predicted_shard, covariance = seen.landmarks_shard, seen.covariance_shard
         target_shard = batch.landmarks_shard.cpu().double()
         large_enough = measurable(target_shard, batch.scheme)
         finite = predicted_shard.isfinite().all(dim=2).all(dim=1)
@@ -134,6 +124,7 @@ class _Findings:
             predicted_shard[rows],
             target_shard[rows],
             batch.scheme,
+            covariance=None if covariance is None else covariance[rows],
             positions=batch.positions.cpu()[rows],
             keys=tuple(batch.keys[i] for i in rows),
             subsets=tuple(batch.subsets[i] for i in rows),
@@ -194,6 +185,12 @@ def _report(found: list[_Findings]) -> EvalReport:
         "got a prediction that is not finite; the network has diverged, train it with a lower learning rate",
     )
     pieces = [piece for one in found for piece in one.errors if len(piece)]
+    not_detected = tuple(sorted(key for one in found for key in one.not_detected))
+    if not pieces and not_detected:
+        raise InputError(
+            f"the detector finds none of the {len(not_detected)} faces; lower --detector.min-score or choose "
+            "another --detector.kind"
+        )
     if not pieces:
         raise InputError("there is no face to evaluate; choose a split that has some")
     errors = FaceErrors.concatenate(pieces)
@@ -211,63 +208,10 @@ def _report(found: list[_Findings]) -> EvalReport:
         errors=errors,
         worst=tuple(worst),
         examples=tuple(sorted(examples, key=lambda face: face.position)),
+        not_detected=not_detected,
     )
 
 
 def _refuse(keys: list[str], what: str) -> None:
     if keys:
         raise InputError(f"{len(keys)} of the faces {what}: {', '.join(sorted(keys)[:3])}")
-
-
-def evaluate_checkpoint(
-    checkpoint: Path,
-    data: str,
-    *,
-    split: str,
-    boxes: Literal["truth", "annotation"] | None = None,
-    batch_size: int = 64,
-    num_workers: int = 1,
-    cache_dir: Path | None = None,
-    cache_gib: float = 50.0,
-) -> tuple[EvalReport, bool]:
-    """Measure a checkpoint on a split of shards, in float32, on all processes that a launcher started.
-
-    Args:
-        checkpoint: a checkpoint's or a run's folder.
-        data: folder of shards, or its URL.
-        split: which split.
-        boxes: what the crops are cut around; what the checkpoint was trained with if None.
-        batch_size: over all processes.
-        num_workers: reading processes of each process.
-        cache_dir: where remote shards are kept; `default_cache_dir()` if None.
-        cache_gib: how much of them at most.
-
-    Returns:
-        The report, and whether this is the first process, which tells it.
-
-    Raises:
-        InputError: checkpoint or shards are missing, damaged or do not fit each other.
-    """
-    folder = find_checkpoint(checkpoint)
-    network = load_network(folder)
-    store = open_store(data, cache_dir=cache_dir, cache_gib=cache_gib)
-    store.check_scheme(network.config.scheme, f"{folder} predicts")
-    trained_with = from_fields(LoaderConfig, read_config(folder)["loader"], str(folder))
-    # The same pixels on every machine, however it was trained.
-    loader = dataclasses.replace(
-        trained_with, boxes=boxes or trained_with.boxes, num_workers=num_workers, decode="cpu"
-    )
-    processes = PartialState(cpu=not torch.accelerator.is_available())
-    place = ProcessPlace(process=processes.process_index, num_processes=processes.num_processes)
-    size_px = network.config.input_size_px
-    batches = evaluation_batches(
-        store,
-        loader,
-        CropShape(size_px=size_px, margin=network.config.crop_margin),
-        split=split,
-        batch_size=-(-batch_size // place.num_processes) * place.num_processes,
-        place=place,
-    )
-    device = cast(torch.device, processes.device)
-    report = evaluate(network.to(device), batches, size_px=size_px, device=device)
-    return report, processes.is_main_process

@@ -135,6 +135,21 @@ def square_crops(
     return matrices
 
 
+def boxes_around(
+    points: Float[np.ndarray, "boxes points 2"],
+) -> tuple[Float[np.ndarray, "boxes 2"], Float[np.ndarray, "boxes 2"]]:
+    """As `FaceBox.around`, of many faces at once.
+
+    Args:
+        points: of each face, finite.
+
+    Returns:
+        Left and top of each box, and its width and height, as `square_crops` takes them.
+    """
+    left_top = points.min(1)
+    return left_top, points.max(1) - left_top + 1
+
+
 def transform_points(
     points_a: Float[ArrayOrTensor, "*batch points 2"], a_to_b: Float[ArrayOrTensor, "*batch 3 3"]
 ) -> Float[ArrayOrTensor, "*batch points 2"]:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from flm.errors import InputError, OneProcessInputError, ProcessLostError
-from flm.heartbeat import Heartbeat
+from flm.heartbeat import START_S, Heartbeat
 from flm.signals import Stop
 
 T = TypeVar("T")
@@ -29,7 +29,6 @@ LEAST_SCALE = 1.0
 """In fp16 a gradient that is not finite says only that the loss was scaled too much, until here."""
 
 COLLECTIVE_FACTOR = 2
-"""How much longer than the hang guard a collective waits, so that the guard speaks first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +40,18 @@ class GuardConfig:
     samples are told. On a GPU the run may stop as many steps late."""
     timeout_s: float = 600.0
     """A run of several processes ends, with the name of the one that is missing, when no step and no batch of
-    an evaluation ended for as long."""
+    an evaluation ended for as long. The first step has two minutes at least."""
 
     def __post_init__(self) -> None:
         if self.max_bad_steps < 1:
             raise ValueError(f"--guards.max-bad-steps is {self.max_bad_steps}, must be at least 1")
         if not 1 <= self.timeout_s < math.inf:
             raise ValueError(f"--guards.timeout-s is {self.timeout_s}, must be a number of at least 1")
+
+    @property
+    def collective_timeout_s(self) -> float:
+        """How long a collective waits: longer than the hang guard, so that this one speaks first."""
+        return COLLECTIVE_FACTOR * max(self.timeout_s, START_S)
 
 
 class BadSteps:
@@ -166,7 +170,7 @@ class Guards:
     """
 
     def __init__(self, config: GuardConfig, accelerator: Accelerator) -> None:
-        self.timeout_s = config.timeout_s
+        self.collective_timeout_s = config.collective_timeout_s
         self.bad_steps = BadSteps(config.max_bad_steps, accelerator)
         self.stop = Stop()
         self.heartbeat = Heartbeat(
@@ -177,7 +181,7 @@ class Guards:
 
     def listening(self) -> AbstractContextManager[None]:
         """Take the signals that ask for an end, from the start to where the log is closed."""
-        return self.stop.listening(COLLECTIVE_FACTOR * self.timeout_s)
+        return self.stop.listening(self.collective_timeout_s)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -192,6 +196,9 @@ class Guards:
         except RuntimeError as error:
             if not _is_of_other_process(error):
                 raise
+            if self.stop.signal is not None:
+                # They would have stopped together: it is the launcher that ends those that are left.
+                raise ProcessLostError from error
             reason = str(error).splitlines()[0]
             raise ProcessLostError(
                 f"another process ended or cannot be reached ({reason}); the same command goes on from the "
@@ -215,6 +222,7 @@ class Guards:
                 return
             self.heartbeat.beat("waits for the other processes")
             yield batch
+            self.heartbeat.is_started = True
 
 
 def _is_of_other_process(error: RuntimeError) -> bool:

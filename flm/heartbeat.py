@@ -20,6 +20,8 @@ from torch.distributed.distributed_c10d import Store, _get_default_store
 
 from flm.errors import HANG_EXIT_CODE
 
+START_S = 120.0
+"""What the first step has at least, in which a busy machine starts, connects and compiles all."""
 TICKS_A_TIMEOUT = 20
 LONGEST_TICK_S = 10.0
 END_S = 5.0
@@ -52,13 +54,15 @@ class Heartbeat:
     Args:
         rank: this process.
         num_processes: all of them; of one alone nothing is missing, and nothing is watched.
-        timeout_s: how long a process may be without progress.
+        timeout_s: how long a process may be without progress; `START_S` at least until `is_started`.
     """
 
     def __init__(self, *, rank: int, num_processes: int, timeout_s: float) -> None:
         self.rank = rank
         self.num_processes = num_processes
         self.timeout_s = timeout_s
+        self.is_started = False
+        """Whether the first step is done."""
         self.tick_s = min(LONGEST_TICK_S, timeout_s / TICKS_A_TIMEOUT)
         self.signs: dict[int, Sign] = {}
         self._beats = 0
@@ -103,6 +107,9 @@ class Heartbeat:
     def _silence_s(self) -> float:
         return time.monotonic() - self._beat_s
 
+    def _allowed_s(self) -> float:
+        return self.timeout_s if self.is_started else max(self.timeout_s, START_S)
+
     def _exchange(self, store: Store) -> None:
         store.set_timeout(timedelta(seconds=max(1.0, self.timeout_s * SILENT_SHARE)))
         host, ticks = socket.gethostname(), 0
@@ -126,7 +133,7 @@ class Heartbeat:
 
     def _watch(self, end: Callable[[int], object]) -> None:
         while not self._ended.wait(self.tick_s):
-            if self._silence_s() > self.timeout_s:
+            if self._silence_s() > self._allowed_s():
                 if not self._tell():
                     # The one that speaks may be a little later, and would find this one gone before.
                     time.sleep(GRACE_TICKS * self.tick_s)
@@ -147,7 +154,7 @@ class Heartbeat:
             speaks = self.rank == speaker
         if speaks:
             print(
-                f"error: no step for {self.timeout_s:g} s (--guards.timeout-s): {line}; this one (rank "
+                f"error: no step for {self._allowed_s():g} s (--guards.timeout-s): {line}; this one (rank "
                 f"{self.rank}) {self._doing}; the same command goes on from the last checkpoint",
                 file=sys.stderr,
                 flush=True,

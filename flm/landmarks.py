@@ -148,10 +148,28 @@ def _wflw_98() -> LandmarkScheme:
     )
 
 
+def _dlib_5() -> LandmarkScheme:
+    """The five points of dlib's small predictor: corners of the left eye, of the right one, base of the nose.
+
+    Source: King, `shape_predictor_5_face_landmarks.dat` of dlib's models, 2017.
+    """
+    return LandmarkScheme(
+        name="dlib-5",
+        num_points=5,
+        parts=MappingProxyType({"nose": (4,), "eyes": _span(0, 3)}),
+        mirror_permutation=_permutation(5, [(0, 2), (1, 3)]),
+        outer_eye_corners=(2, 0),
+        right_eye=(2, 3),
+        left_eye=(0, 1),
+        lines=(Line(points=(0, 1)), Line(points=(2, 3)), Line(points=(4,), closed=True)),
+    )
+
+
 IBUG_68 = _ibug_68()
 WFLW_98 = _wflw_98()
+DLIB_5 = _dlib_5()
 SCHEMES: Mapping[str, LandmarkScheme] = MappingProxyType(
-    {scheme.name: scheme for scheme in (IBUG_68, WFLW_98)}
+    {scheme.name: scheme for scheme in (IBUG_68, WFLW_98, DLIB_5)}
 )
 
 

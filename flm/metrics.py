@@ -5,7 +5,7 @@ the source picture. Only names that end in `_pct` hold percent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from flm.face_points import FacePoints
 from flm.landmarks import LandmarkScheme
 from flm.subsets import subset_names
 
@@ -22,6 +23,9 @@ SMALLEST_FACE_SIZE_PX = 1.0
 
 WHOLE = "full"
 """The name of the subset that holds every face, as the 300-W papers have it."""
+
+_ARRAYS = ("positions", "nme", "nme_inter_pupil", "nme_box", "nme_parts")
+"""The fields of `FaceErrors` with a row a face."""
 
 
 def point_errors(
@@ -114,7 +118,7 @@ class FaceErrors:
     """The errors of single faces, as fractions, on the CPU.
 
     A report is made of these and not of sums, so that it does not depend on which process measured which
-    face, and so that percentiles are exact. A face takes about 100 bytes.
+    face, and so that percentiles are exact. A face takes about 100 bytes, and with its points 2 kB.
     """
 
     positions: Int64[np.ndarray, " faces"]
@@ -127,6 +131,8 @@ class FaceErrors:
     parts: tuple[str, ...]
     keys: tuple[str, ...]
     subsets: tuple[str, ...]
+    points: FacePoints | None = None
+    """None where only the errors of whole faces and parts are known."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -138,6 +144,7 @@ class FaceErrors:
         target: Float[Tensor, "faces points 2"],
         scheme: LandmarkScheme,
         *,
+        covariance: Float[Tensor, "faces points 2 2"] | None = None,
         positions: Int64[Tensor, " faces"],
         keys: tuple[str, ...],
         subsets: tuple[str, ...],
@@ -148,6 +155,7 @@ class FaceErrors:
             predicted: landmarks in a frame with equal x and y scale, px.
             target: the truth, in the same frame.
             scheme: names eyes and parts.
+            covariance: of the predictions, in the same frame, if the network gives one.
             positions: places of the faces in their split.
             keys: their names.
             subsets: the parts of the data set that they belong to.
@@ -156,6 +164,7 @@ class FaceErrors:
             ValueError: a face is too small to measure.
         """
         predicted, target = predicted.double().cpu(), target.double().cpu()
+        spread = None if covariance is None else covariance.double().cpu().numpy()
         return cls(
             positions=positions.cpu().numpy(),
             nme=nme(predicted, target, scheme).numpy(),
@@ -165,6 +174,7 @@ class FaceErrors:
             parts=tuple(scheme.parts),
             keys=keys,
             subsets=subsets,
+            points=FacePoints.measure(predicted.numpy(), target.numpy(), spread, scheme),
         )
 
     @classmethod
@@ -176,30 +186,26 @@ class FaceErrors:
         """
         if not pieces:
             raise ValueError("there are no errors to concatenate")
-        together = cls(
-            positions=np.concatenate([piece.positions for piece in pieces]),
-            nme=np.concatenate([piece.nme for piece in pieces]),
-            nme_inter_pupil=np.concatenate([piece.nme_inter_pupil for piece in pieces]),
-            nme_box=np.concatenate([piece.nme_box for piece in pieces]),
-            nme_parts=np.concatenate([piece.nme_parts for piece in pieces]),
-            parts=pieces[0].parts,
+        arrays = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in _ARRAYS}
+        points = [piece.points for piece in pieces if piece.points is not None]
+        together = replace(
+            pieces[0],
+            **arrays,
             keys=tuple(key for piece in pieces for key in piece.keys),
             subsets=tuple(subset for piece in pieces for subset in piece.subsets),
+            points=FacePoints.concatenate(points) if len(points) == len(pieces) else None,
         )
         _, first_of_each = np.unique(together.positions, return_index=True)
         return together.at(first_of_each)
 
     def at(self, rows: Int64[np.ndarray, " rows"]) -> "FaceErrors":
         """The errors of some of the faces."""
-        return FaceErrors(
-            positions=self.positions[rows],
-            nme=self.nme[rows],
-            nme_inter_pupil=self.nme_inter_pupil[rows],
-            nme_box=self.nme_box[rows],
-            nme_parts=self.nme_parts[rows],
-            parts=self.parts,
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in _ARRAYS},
             keys=tuple(self.keys[i] for i in rows),
             subsets=tuple(self.subsets[i] for i in rows),
+            points=None if self.points is None else self.points.at(rows),
         )
 
     def by_subset(self) -> dict[str, "FaceErrors"]:

@@ -1,6 +1,7 @@
 """Pictures from disk, whatever their format."""
 
 import contextlib
+import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flm.errors import InputError
 from flm.geometry import FaceBox
@@ -20,6 +21,9 @@ JPEG_REDUCTIONS = (1, 2, 4, 8)
 MOST_PICTURE_PIXELS = 2**27
 """A header that claims more is not believed: no camera of faces has so many, and half a gigabyte would be
 decoded."""
+
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+"""Source: ISO/IEC 23008-12, annex B, and the brand that phones write."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +61,38 @@ def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height widt
         InputError: the file is missing, is no picture, is cut short, claims to be absurdly large, or has
             pixels of 32 bits.
     """
-    with _opened(path) as picture:
+    with _opened(path, str(path)) as picture:
+        return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
+
+
+def decode_picture(content: bytes, name: str, *, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
+    """As `read_picture`, of a file's content.
+
+    Args:
+        content: any format that Pillow knows; of an animation, the first frame.
+        name: for messages.
+        upright: whether an EXIF rotation is applied.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    with _opened(io.BytesIO(content), name) as picture:
+        return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
+
+
+def rgb_of(picture: Image.Image, name: str, *, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
+    """As `read_picture`, of a picture that Pillow has opened.
+
+    Args:
+        picture: any mode; it is left open.
+        name: for messages.
+        upright: whether an EXIF rotation is applied.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    with _mistakes_told(name):
+        _check_size(picture)
         return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
 
 
@@ -75,7 +110,7 @@ def read_part(path: Path, part: FaceBox, reduction: int) -> DecodedPicture:
     Raises:
         InputError: as for `read_picture`.
     """
-    with _opened(path) as picture:
+    with _opened(path, str(path)) as picture:
         width, height = picture.size
         if reduction > 1:
             # The decoder takes the smallest scale of its own that still covers this size.
@@ -96,25 +131,65 @@ def _kept(start: float, length: float, reduction: int, size: int) -> tuple[int, 
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    is_heic = _is_heic(file)
+    if is_heic:
+        with contextlib.suppress(ImportError):
+            import pillow_heif  # pyright: ignore[reportMissingImports]
+
+            pillow_heif.register_heif_opener()
+    try:
+        with _mistakes_told(name), Image.open(file) as picture:
+            _check_size(picture)
+            yield picture
+    except InputError as mistake:
+        if is_heic and isinstance(mistake.__cause__, UnidentifiedImageError):
+            raise InputError(
+                f"{name}: a HEIC picture, which needs one more package; pip install pillow-heif, or make a "
+                "JPEG of it"
+            ) from mistake
+        raise
+
+
+def _is_heic(file: Path | io.BytesIO) -> bool:
+    try:
+        start = file.getvalue()[:12] if isinstance(file, io.BytesIO) else _start_of(file)
+    except OSError:
+        return False
+    return start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+def _check_size(picture: Image.Image) -> None:
+    if picture.width * picture.height > MOST_PICTURE_PIXELS:
+        raise Image.DecompressionBombError
+
+
+@contextlib.contextmanager
+def _mistakes_told(name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # Such as a broken EXIF block; what cannot be decoded raises.
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                if picture.width * picture.height > MOST_PICTURE_PIXELS:
-                    raise Image.DecompressionBombError
-                yield picture
+            yield
     except FileNotFoundError as error:
-        raise InputError(f"{path}: the picture is missing") from error
+        raise InputError(f"{name}: the picture is missing") from error
     except Image.DecompressionBombError as error:  # or Pillow's own, which comes later
         raise InputError(
-            f"{path}: the picture claims more than {MOST_PICTURE_PIXELS / 1e6:.0f} million pixels; shrink it "
+            f"{name}: the picture claims more than {MOST_PICTURE_PIXELS / 1e6:.0f} million pixels; shrink it "
             "or leave it out"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{name}: not a whole picture (no format that Pillow knows); replace the file or leave it out"
         ) from error
     except Exception as error:  # decoders and EXIF readers fail each in their own way
         raise InputError(
-            f"{path}: not a whole picture ({error}); replace the file or leave it out"
+            f"{name}: not a whole picture ({error}); replace the file or leave it out"
         ) from error
 
 

@@ -6,9 +6,11 @@ https://github.com/pytorch/pytorch/issues/135712. The number of the restart does
 each machine's agent counts for itself. So the processes agree on a name for their own start.
 """
 
+import contextlib
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,10 +18,15 @@ from datetime import timedelta
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed.rendezvous import register_rendezvous_handler
 
+from flm.errors import InputError
+
 METHOD = "flm://"
 """The `init_method` of `torch.distributed.init_process_group`."""
 
 LOOK_EVERY_S = 0.02
+MISTAKE = "flm/mistake"
+"""The key of the machine on which a mistake ended the run."""
+TELL_S = 5.0
 
 
 def method() -> str | None:
@@ -31,8 +38,21 @@ def _meet(_url: str, timeout: timedelta, **_: object) -> Iterator[tuple[PrefixSt
     rank, num_processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(*address, num_processes, is_master=False, timeout=timeout)
+    if store.check([MISTAKE]):
+        raise InputError(f"a mistake ended the run on {store.get(MISTAKE).decode()}, which told it")
     name = name_of_start(PrefixStore("flm", store), rank, num_processes, timeout)
     yield PrefixStore(f"flm/{name}", store), rank, num_processes
+
+
+def tell_other_machines() -> None:
+    """Leave word of a mistake for launchers that start their processes again, which would meet it again."""
+    if method() is None or os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        return
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # One that is gone has ended the others as well.
+    with contextlib.suppress(RuntimeError):
+        store = TCPStore(*address, is_master=False, timeout=timedelta(seconds=TELL_S))
+        store.set(MISTAKE, socket.gethostname())
 
 
 def name_of_start(store: PrefixStore, rank: int, num_processes: int, timeout: timedelta) -> str:

@@ -13,11 +13,14 @@ from jaxtyping import Float64, UInt8
 from rich.console import Console
 from rich.table import Table
 
+from flm.calibration import Calibration, face_reliability
 from flm.draw import PREDICTION_COLOR, TEXT_COLOR, TRUTH_COLOR, compare, contact_sheet
 from flm.errors import InputError
 from flm.files import write_whole
 from flm.landmarks import scheme_named
 from flm.metrics import WHOLE, FaceErrors, NmeSummary, area_under_curve, cumulative_error_curve
+from flm.pass_config import ONE_PASS, PassConfig
+from flm.reliability import Reliability
 
 REPORT_DECIMALS = 4
 """Finer digits change with the size of a network's batches, and so with the number of processes."""
@@ -58,14 +61,75 @@ class EvalReport:
     """The faces of the largest errors, the worst first."""
     examples: tuple[FaceExample, ...]
     """Faces spread evenly over the split, whatever their errors; the same in each evaluation of a split."""
+    boxes: str = "truth"
+    """What the faces were cut out around: truth, annotation or detector."""
+    detector: str | None = None
+    """Name of the detector whose boxes they were."""
+    not_detected: tuple[str, ...] = ()
+    """Keys of the faces that it missed; no number is about them."""
+    passes: PassConfig = ONE_PASS
+    calibration: Calibration | None = None
+    """Of the network's covariances, where it has one."""
+
+    @property
+    def reliability(self) -> Reliability | None:
+        """What the covariances are worth, as `calibration` has them; None where there are none."""
+        points = self.errors.points
+        return None if points is None else face_reliability(points, self.errors.nme, self.calibration)
+
+    @property
+    def num_not_detected(self) -> int:
+        """How many faces the detector missed; 0 without one."""
+        return len(self.not_detected)
+
+    @property
+    def detection_rate_pct(self) -> float:
+        """Share of the faces that were found."""
+        return 100 * len(self.errors) / (len(self.errors) + self.num_not_detected)
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `NmeSummary`, then `subsets` and `parts`."""
+        """The keys of `NmeSummary`, how the faces were looked at, `subsets`, `parts`, and `calibration`.
+
+        The last is of networks with covariances only.
+        """
         return {
             **_rounded(dataclasses.asdict(self.summary)),
+            "boxes": self.boxes,
+            **dataclasses.asdict(self.passes),
+            **self._detection(),
             "subsets": {name: _rounded(dataclasses.asdict(part)) for name, part in self.subsets.items()},
             "parts": _rounded(self.parts),
+            **self._uncertainty(),
         }
+
+    def _uncertainty(self) -> dict[str, Any]:
+        reliability = self.reliability
+        if reliability is None:
+            return {}
+        numbers = _rounded(dataclasses.asdict(reliability))
+        return {"calibration": {"calibrated": self.calibration is not None, **numbers}}
+
+    def _detection(self) -> dict[str, Any]:
+        if self.detector is None:
+            return {}
+        return {
+            "detector": self.detector,
+            "detection_rate_pct": round(self.detection_rate_pct, REPORT_DECIMALS),
+            "num_not_detected": self.num_not_detected,
+            "not_detected": list(self.not_detected),
+        }
+
+    def describe_look(self) -> str:
+        """How the faces were looked at, in a line."""
+        words = [f"boxes: {self.boxes}"]
+        if self.detector is not None:
+            found = len(self.errors)
+            words[0] += (
+                f" ({self.detector}), {found} of {found + self.num_not_detected} faces found "
+                f"({self.detection_rate_pct:.2f} %), the others are in no number"
+            )
+        names = {"second pass": self.passes.second_pass, "mirror average": self.passes.mirror_average}
+        return ", ".join(words + [name for name, wanted in names.items() if wanted])
 
     def to_flat(self) -> dict[str, float]:
         """Numbers for a log: the summary, the loss, and the error of each subset and part, all unrounded."""
@@ -105,8 +169,23 @@ def format_table(report: EvalReport) -> str:
     console = Console(file=text, width=110, color_system=None)
     console.print(table)
     parts = " · ".join(f"{name} {number:.2f}" for name, number in report.parts.items())
+    console.print(report.describe_look(), highlight=False)
     console.print(f"NME % by part: {parts}", highlight=False)
+    if (reliability := report.reliability) is not None:
+        kind = "" if report.calibration else ", not calibrated (`flm calibrate`)"
+        console.print(f"{describe_reliability(reliability)}{kind}", highlight=False)
     return text.getvalue()
+
+
+def describe_reliability(reliability: Reliability) -> str:
+    """What covariances are worth, in a line."""
+    inside = (reliability.inside_50_pct, reliability.inside_90_pct, reliability.inside_99_pct)
+    shares = ", ".join(f"{share:.1f}" for share in inside)
+    return (
+        f"inside the 50, 90 and 99 % ellipses: {shares} %; area under the risk-coverage curve "
+        f"{reliability.aurc_pct:.2f} % (random {reliability.aurc_random_pct:.2f}, oracle "
+        f"{reliability.aurc_oracle_pct:.2f})"
+    )
 
 
 def worst_faces_picture(report: EvalReport, columns: int = 4) -> UInt8[np.ndarray, "height width 3"]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast, broadcast_object_list
@@ -92,20 +92,27 @@ class _Found:
     """A checkpoint as it was read."""
 
     checkpoint: Path
+    init_from: str | None
+    """The checkpoint that its run began from."""
     state: TrainingState
     model: Mapping[str, Tensor]
     training: Mapping[str, Tensor]
 
 
-def restore(run: Run) -> None:
+def restore(run: Run) -> bool:
     """Go on from a checkpoint where there is one, as `--resume` says.
+
+    Returns:
+        Whether there is one; else the run starts anew.
 
     Raises:
         InputError: on every process, where the checkpoint is damaged or another run's.
     """
     found = _from_first_process(run)
     if found is None:
-        return
+        return False
+    # What the run began from, whatever the command says now.
+    run.config = dataclasses.replace(run.config, init_from=found.init_from)
     weights = {
         name.removeprefix(NETWORK): value
         for name, value in found.training.items()
@@ -125,6 +132,7 @@ def restore(run: Run) -> None:
     # Gone on from another run's folder, this one has no `best` yet.
     if score is not None and step is not None and folder_of_step(run.config.run, step).is_dir():
         run.writer.best = score, step
+    return True
 
 
 def _from_first_process(run: Run) -> _Found | None:
@@ -158,7 +166,7 @@ def _changed(found: _Found, change: Callable[[Tensor], Tensor]) -> _Found:
 def _broadcast(tensor: Tensor, device: torch.device) -> Tensor:
     """The first process's tensor; the others give one of its shape."""
     sent = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
-    return broadcast(sent).cpu()
+    return cast(Tensor, broadcast(sent)).cpu()
 
 
 def _read(run: Run) -> _Found | None:
@@ -167,10 +175,17 @@ def _read(run: Run) -> _Found | None:
     checkpoint = find_training(config.run, config.resume, is_restart=is_restart)
     found = None
     if checkpoint is not None:
-        check_same_run(config, read_config(checkpoint), checkpoint)
+        saved = read_config(checkpoint)
+        check_same_run(config, saved, checkpoint)
         state, model, training = load_training(checkpoint)
         _check_same_shards(run, state, checkpoint)
-        found = _Found(checkpoint=checkpoint, state=state, model=model, training=training)
+        found = _Found(
+            checkpoint=checkpoint,
+            init_from=saved.get("init_from"),
+            state=state,
+            model=model,
+            training=training,
+        )
     if config.resume != "auto" and not is_restart:
         begin_at(config.run, checkpoint)
     return found

@@ -22,7 +22,8 @@ from flm.data.manifest import Manifest
 from flm.data.samples import Batch
 from flm.data.store import ShardStore, open_store
 from flm.errors import InputError
-from flm.guards import COLLECTIVE_FACTOR, Guards
+from flm.guards import Guards
+from flm.memory import keep_freed_memory
 from flm.model.network import LandmarkNetwork, build_network
 from flm.optimization import MovingAverage, build_optimizer
 from flm.owners import check_environment
@@ -138,8 +139,10 @@ def build(config: TrainConfig) -> Run:
     """
     store = _checked_store(config)
     accelerator = _accelerator(config)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
-    network = build_network(config.model)
+    network = build_network(config.model, load_weights=config.init_from is None)
     network.to(accelerator.device)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -187,12 +190,14 @@ def _accelerator(config: TrainConfig) -> Accelerator:
             kwargs_handlers=[
                 InitProcessGroupKwargs(
                     init_method=rendezvous.method(),
-                    timeout=timedelta(seconds=COLLECTIVE_FACTOR * config.guards.timeout_s),
+                    timeout=timedelta(seconds=config.guards.collective_timeout_s),
                 )
             ],
             log_with=None if tracker == "none" else tracker,
             project_dir=config.run,
         )
+    except InputError:
+        raise
     except ValueError as error:
         # Such as fp16 without a GPU.
         raise InputError(f"accelerate launch: {error}; change the launch file or its flags") from error

@@ -69,6 +69,7 @@ class RunLog:
         facts: what the tracker shows as the run's configuration.
         data: where the shards are.
         manifest: what they hold.
+        init_from: the checkpoint that the run began from, if any.
 
     Raises:
         InputError: the log cannot be written, or is damaged.
@@ -85,6 +86,7 @@ class RunLog:
         facts: Mapping[str, Any],
         data: str,
         manifest: Manifest,
+        init_from: str | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.steps = steps
@@ -104,6 +106,8 @@ class RunLog:
             if tracking.tracker == "wandb":
                 self._start_wandb(tracking.project, name, lines, facts, goes_on=first_step > 0)
                 self._wandb.use_data(data, manifest)
+                if init_from is not None:
+                    self._wandb.use_checkpoint(Path(init_from))
             elif tracking.tracker != "none":
                 start_tracker(accelerator, tracking, name, facts, first_step=first_step)
         if tracking.tracker == "wandb" and _has_other_machines(accelerator):

@@ -7,7 +7,7 @@ with torch 2.14 and accelerate 1.15):
   PET_SIGNALS_TO_HANDLE, which `accelerate launch` honours as well. SIGUSR1 kills it unless it is among them.
 - It sends the same signal to the process group of each training process, and 30 s later SIGKILL;
   `--shutdown-timeout` or PET_SHUTDOWN_TIMEOUT is that time. After a second signal it sends SIGTERM.
-- It starts nothing again after a signal of its own, and exits with 1 whatever these processes exit with.
+- It starts nothing again after a signal of its own, and exits with 1; flm/launcher.py makes that 75.
 - A training process that ends by itself with another code than 0 is a failure to it, which `--max-restarts`
   answers by starting all again. So a process that stopped although its agent was told nothing tells it.
 - Each training process leads a session of its own, so Ctrl-C reaches it through the agent alone.

@@ -17,14 +17,16 @@ from flm.checkpoint import write_json
 from flm.clock import Clock
 from flm.command_line import parse_config
 from flm.config import TrainConfig
-from flm.errors import PreemptedError, exits_on_input_error
+from flm.errors import InputError, PreemptedError, exits_on_input_error
 from flm.evaluate import evaluate
 from flm.fields import flat_fields, to_fields
 from flm.guards import telling_memory
+from flm.init_from import take_over
 from flm.optimization import learning_rate_at
 from flm.owners import check_flags
 from flm.profiling import StepProfiler, span
 from flm.recipes import recipe_named, recipes_text
+from flm.rendezvous import tell_other_machines
 from flm.report import EvalReport, ced_curve_picture, predictions_picture
 from flm.resume import restore, save
 from flm.run import Run, build
@@ -46,7 +48,8 @@ def train(config: TrainConfig) -> Path:
         InputError: something the user gave does not fit; the message says what.
     """
     run = build(config.with_resolved_paths())
-    restore(run)
+    if not restore(run):
+        take_over(run)
     if config.auto_batch_size:
         fit_into_memory(run)
     guards = run.guards
@@ -103,6 +106,7 @@ def logging(run: Run) -> Iterator[RunLog]:
         facts=facts,
         data=config.data,
         manifest=run.manifest,
+        init_from=config.init_from,
     )
     log.say(run.describe())
     exit_code = 1
@@ -197,7 +201,8 @@ def validate(run: Run) -> EvalReport:
         return evaluate(
             run.average.network,
             run.guards.batches(run.validation_batches()),
-            size_px=config.model.input_size_px,
+            crop=config.crop,
+            boxes=config.loader.boxes,
             device=accelerator.device,
             autocast=lambda: accelerator.autocast(),
             loss=config.loss,
@@ -232,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train(parse_config(recipe, words[1:], program=f"flm train {words[0]}"))
     except PreemptedError:
         tell_agent()
+        raise
+    except InputError:
+        tell_other_machines()
         raise
 
 

@@ -26,7 +26,7 @@ import wandb
 from jaxtyping import UInt8
 from wandb.errors import CommError
 
-from flm.checkpoint import CONFIG_NAME, MODEL_NAME, STATE_NAME, read_json, write_json
+from flm.checkpoint import CHECKPOINTS, CONFIG_NAME, MODEL_NAME, STATE_NAME, read_json, write_json
 from flm.data.manifest import Manifest
 
 TRACKER_NAME = "tracker.json"
@@ -109,10 +109,12 @@ class WandbRun:
         with tempfile.TemporaryDirectory() as folder:
             write_json(Path(folder) / "dataset.json", contents)
             artifact.add_file(str(Path(folder) / "dataset.json"))
-        if self.run.disabled:
-            return
-        # `use_artifact` does this too, but refuses offline and waits for the server online.
-        self.run._log_artifact(artifact, aliases=[], is_user_created=True, use_after_commit=True)
+        self._use(artifact)
+
+    def use_checkpoint(self, checkpoint: Path) -> None:
+        """Tell which checkpoint the run began from: the artifact that its own run logged, if it is whole."""
+        if (checkpoint / MODEL_NAME).is_file() and (checkpoint / STATE_NAME).is_file():
+            self._use(_checkpoint_artifact(checkpoint))
 
     def log_checkpoints(self) -> None:
         """The best checkpoint and the last, as versions of one artifact.
@@ -124,11 +126,8 @@ class WandbRun:
             if (self.folder / which / MODEL_NAME).is_file():
                 aliases.setdefault((self.folder / which).resolve(), []).append(which)
         for checkpoint, names in aliases.items():
-            state = read_json(checkpoint / STATE_NAME)
-            artifact = wandb.Artifact(_artifact_name(self.folder.name), type="model", metadata=state)
-            for file in (CONFIG_NAME, MODEL_NAME, STATE_NAME):
-                artifact.add_file(str(checkpoint / file))
-            self.run.log_artifact(artifact, aliases=[*names, f"step-{state['step']}"])
+            artifact = _checkpoint_artifact(checkpoint)
+            self.run.log_artifact(artifact, aliases=[*names, f"step-{artifact.metadata['step']}"])
 
     def finish(self, *, exit_code: int) -> None:
         """Close it, and say how an offline run is sent; W&B shows by the code whether it failed."""
@@ -136,6 +135,11 @@ class WandbRun:
         self.run.finish(exit_code=exit_code)
         if self.offline:
             self._say(f"W&B ran offline; to send the run: wandb login && wandb sync {folder}")
+
+    def _use(self, artifact: wandb.Artifact) -> None:
+        if not self.run.disabled:
+            # `use_artifact` does this too, but refuses offline and waits for the server online.
+            self.run._log_artifact(artifact, aliases=[], is_user_created=True, use_after_commit=True)
 
     def _write_again(self, lines: Sequence[LoggedLine], earlier: Sequence[Path]) -> None:
         pictures = _pictures_of(earlier)
@@ -233,6 +237,16 @@ def _pictures_of(folders: Sequence[Path]) -> dict[int, dict[str, Path]]:
             if match := _PICTURE_NAME.fullmatch(path.relative_to(images).as_posix()):
                 found.setdefault(int(match["step"]), {})[match["name"]] = path
     return found
+
+
+def _checkpoint_artifact(checkpoint: Path) -> wandb.Artifact:
+    """What is needed to predict, under the name of the run's folder."""
+    state = read_json(checkpoint / STATE_NAME)
+    run = checkpoint.parents[1] if checkpoint.parent.name == CHECKPOINTS else checkpoint
+    artifact = wandb.Artifact(_artifact_name(run.name), type="model", metadata=state)
+    for file in (CONFIG_NAME, MODEL_NAME, STATE_NAME):
+        artifact.add_file(str(checkpoint / file))
+    return artifact
 
 
 def _artifact_name(text: str) -> str:

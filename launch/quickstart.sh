@@ -61,7 +61,7 @@ $run now holds
   best/             the checkpoint; config.json what was trained, log.jsonl how it went
 
 next
-  flm predict $run PICTURE --box LEFT,TOP,WIDTH,HEIGHT --out predictions
+  flm predict PICTURE --checkpoint $run --overlay --out predictions
   bash launch/quickstart.sh --source DIR      the same on the real iBUG 300-W archive
   flm recipes                                 what else can be trained
 TEXT

@@ -9,10 +9,8 @@ refused; this process holds the annotations, about 2.3 kB a face.
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,18 +20,16 @@ from typing import Annotated
 
 import tyro
 
-from flm.data.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from flm.data.manifest import Manifest, ShardEntry
+from flm.data.output import UNFINISHED_NAME, add_shard, entry_of, is_done, replaced_when_done
 from flm.errors import InputError
-from flm.files import write_whole
 from flm.subsets import count_subsets
 from shards.annotation import DataSet
 from shards.copies import groups_of_copies
 from shards.encode import Decoding, EncodedSample, encode_faces
 from shards.machines import Crew
-from shards.output import UNFINISHED_NAME, replaced_when_done
 from shards.plan import PlannedSample, PlannedShard, num_straddling_groups, plan_shards, plan_splits
 from shards.progress import progress
-from shards.tars import sha256_of, write_shard
 from shards.workers import map_in_order, prepare_workers, usable_cpus
 
 FACES_PER_TASK = 8
@@ -109,7 +105,9 @@ def convert(data_set: DataSet, out: Path, options: ConvertOptions) -> Manifest:
         with crew.own_share():
             _write_shards(shards[crew.process :: crew.num_processes], unfinished, out, options)
         crew.wait_for_all()
-        manifest = _manifest(data_set, splits, [_read_entry(unfinished, shard) for shard in shards], options)
+        manifest = _manifest(
+            data_set, splits, [entry_of(unfinished, shard.name) for shard in shards], options
+        )
         if crew.is_first:
             manifest.write(unfinished)
     crew.wait_for_all()
@@ -158,7 +156,11 @@ def _write_shards(
     shards: Sequence[PlannedShard], unfinished: Path, out: Path, options: ConvertOptions
 ) -> None:
     """Write those of the shards that are not there yet, with an entry beside each."""
-    missing = [shard for shard in shards if not (options.resume and _is_done(shard, unfinished, out))]
+    missing = [
+        shard
+        for shard in shards
+        if not (options.resume and is_done(shard.name, shard.made_from, unfinished, out))
+    ]
     samples = [sample for shard in missing for sample in shard.samples]
     encode = functools.partial(
         encode_faces,
@@ -174,48 +176,13 @@ def _write_shards(
         encoded = _counted(itertools.chain.from_iterable(encoded_tasks), advance)
         for shard in missing:
             part = itertools.islice(encoded, len(shard.samples))
-            entry = write_shard(unfinished / shard.name, part, made_from=shard.made_from)
-            write_whole(_entry_path(unfinished, shard), json.dumps(dataclasses.asdict(entry)).encode())
+            add_shard(unfinished, shard.name, part, made_from=shard.made_from)
 
 
 def _counted(encoded: Iterable[EncodedSample], advance: Callable[[int], None]) -> Iterator[EncodedSample]:
     for sample in encoded:
         yield sample
         advance(1)
-
-
-def _is_done(shard: PlannedShard, unfinished: Path, out: Path) -> bool:
-    """Whether a shard of an earlier conversion, stopped or complete, is the planned one; takes it over."""
-    entry_path = _entry_path(unfinished, shard)
-    if entry_path.exists():
-        return _is_whole(_read_entry(unfinished, shard), shard, unfinished / shard.name)
-    listed = _entries_of_manifest(out).get(shard.name)
-    if listed is None or not _is_whole(listed, shard, out / shard.name):
-        return False
-    # A second name for the same bytes; `out` keeps its own until the new folder is published.
-    (unfinished / shard.name).unlink(missing_ok=True)
-    (unfinished / shard.name).hardlink_to(out / shard.name)
-    write_whole(entry_path, json.dumps(dataclasses.asdict(listed)).encode())
-    return True
-
-
-def _is_whole(entry: ShardEntry, shard: PlannedShard, path: Path) -> bool:
-    return entry.made_from == shard.made_from and path.exists() and sha256_of(path) == entry.sha256
-
-
-def _entry_path(unfinished: Path, shard: PlannedShard) -> Path:
-    return unfinished / f"{shard.name}.json"
-
-
-def _read_entry(unfinished: Path, shard: PlannedShard) -> ShardEntry:
-    return ShardEntry(**json.loads(_entry_path(unfinished, shard).read_bytes()))
-
-
-def _entries_of_manifest(out: Path) -> Mapping[str, ShardEntry]:
-    if not (out / MANIFEST_NAME).exists():
-        return {}
-    splits = Manifest.read(out).splits
-    return {entry.name: entry for entries in splits.values() for entry in entries}
 
 
 def _manifest(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal, cast
 
 from flm.data.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from flm.data.output import locked
 from flm.data.sample_format import SampleFormat
 from flm.errors import InputError
+from flm.files import sha256_of
 from flm.landmarks import scheme_named
 from flm.subsets import count_subsets
-from shards.output import locked
 from shards.progress import progress
-from shards.tars import sha256_of
 from shards.verification.scan import ShardScan, read_members, scan_shard
 from shards.workers import map_in_order, prepare_workers, usable_cpus
 

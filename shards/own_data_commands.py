@@ -10,10 +10,10 @@ from typing import Annotated
 import tyro
 
 from flm.landmarks import IBUG_68
+from flm.pts_file import PTS_ORIGIN
 from shards.convert_commands import DEFAULT_OPTIONS, Flag, Options, convert_and_tell, unpacked_source
 from shards.sources.layout import AS_FOUND, NOT_STATED, Listing, Split
 from shards.sources.points_csv import CsvOptions, Origin
-from shards.sources.pts_file import PTS_ORIGIN
 
 Faces = Annotated[Listing, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
 Table = Annotated[CsvOptions, tyro.conf.arg(name="")]

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
+from flm.data.manifest import SPLITS
 from shards.annotation import FaceAnnotation
-
-SPLITS = ("train", "validation", "test")
 
 MAX_KEY_LENGTH = 80
 """With room for a number and `.json`, below the 100 bytes that a tar header has for a name."""

@@ -6,9 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flm.data.manifest import Manifest
+from flm.data.manifest import SPLITS, Manifest
 from shards.machines import Crew
-from shards.plan import SPLITS
 
 BYTES_PER_MB = 1e6
 

@@ -1,6 +1,5 @@
 """Work on several processes, results in order."""
 
-import contextlib
 import functools
 import multiprocessing
 import multiprocessing.forkserver
@@ -9,12 +8,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from flm.errors import InputError
+from flm.interruption import signals_deferred
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -53,24 +53,6 @@ def prepare_workers(*modules: str) -> None:
             else:
                 os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextlib.contextmanager
-def signals_deferred(*signals: signal.Signals) -> Iterator[None]:
-    """These signals wait until the block is through."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread only.
-        return
-    arrived: list[int] = []
-    # A mask would not do: another thread would take the signal and Python raise it here all the same.
-    handlers = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number in arrived:
-        signal.raise_signal(number)
 
 
 def map_in_order(

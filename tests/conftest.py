@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -131,3 +131,21 @@ def make_shards() -> MakeShards:
         return manifest
 
     return write
+
+
+@pytest.fixture(scope="session")
+def data(make_shards: MakeShards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards for trainings that take seconds; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("shards")
+    make_shards(folder, {"train": 40, "validation": 10}, shard_size=16)
+    return folder
+
+
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps one state a process: the next test starts without that of this one."""
+    # Imported here, since most tests go without it.
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

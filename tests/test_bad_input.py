@@ -15,9 +15,9 @@ from conftest import REPOSITORY, draw_face
 from test_pictures import claiming
 from test_verify import SHARD, SPOILT, Sample, flip_byte, good_shards, place_of, spoil_sample, write_folder
 
+from flm.data.output import LOCK_NAME, UNFINISHED_NAME
 from flm.train import main as train_main
 from shards.__main__ import main as shards_main
-from shards.output import LOCK_NAME, UNFINISHED_NAME
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from tiny_runs import tiny
 
-from flm.augment import AugmentConfig
-from flm.config import TrainConfig
 from flm.data.loader import CropShape, LoaderConfig, ProcessPlace, evaluation_batches, training_batches
 from flm.data.store import open_store
 from flm.errors import InputError
-from flm.model.losses import LossConfig
-from flm.model.network import ModelConfig
-from flm.runlog import TrackingConfig
 from flm.train import train
 
 CROP = CropShape(size_px=32, margin=0.1)
@@ -132,25 +127,9 @@ def test_a_negative_number_is_refused():
         LoaderConfig(max_bad_samples=-1)
 
 
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_the_run_tells_them_at_its_end(data, tmp_path, capsys):
-    try:
-        train(
-            TrainConfig(
-                recipe="tiny",
-                data=str(data),
-                out=tmp_path / "run",
-                steps=3,
-                batch_size=8,
-                eval_batch_size=6,
-                model=ModelConfig(backbone="xception_compact_slim", input_size_px=32, head_channels=16),
-                loss=LossConfig(kind="l1"),
-                augment=AugmentConfig(),
-                loader=LENIENT,
-                tracking=TrackingConfig(tracker="none"),
-            )
-        )
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny(data, tmp_path / "run", steps=3, eval_batch_size=6, loader=LENIENT))
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith("3 samples could not be used, and others were trained on in their place: ")
     for key in BAD:

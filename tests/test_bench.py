@@ -11,7 +11,7 @@ from conftest import draw_face
 from flm.bench import convert as convert_bench
 from flm.bench import loader as loader_bench
 from flm.bench import order as order_bench
-from flm.bench.measure import Row, medians, publish, rate
+from flm.bench.measure import Conditions, Row, medians, publish, rate
 from shards.__main__ import main as shards_main
 
 
@@ -24,6 +24,12 @@ def test_a_row_holds_where_its_ratio_reaches_the_bar():
     assert a_row().ratio == 3.0
     assert a_row().holds
     assert not a_row(bar=3.1).holds
+
+
+def test_conditions_stand_beside_what_is_a_rows_own():
+    conditions = Conditions("faces/s", "in one run")
+    assert conditions.row("m", 6.0, 2.0, bar=2.5) == a_row(how="in one run")
+    assert conditions.row("m", 6.0, 2.0, bar=2.5, how="crops").how == "crops; in one run"
 
 
 def test_rows_are_published_under_the_agreed_names(tmp_path, capsys):

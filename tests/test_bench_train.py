@@ -52,7 +52,7 @@ def test_training_is_measured(photos_and_shards):  # noqa: F811
         batch_size=8,
         model=ModelConfig(backbone="xception_compact_slim", head="regression", input_size_px=64),
     )
-    rows = measure(small, photos, Length(repetitions=1, steps=2, save_every_steps=3))
+    rows = measure(small, photos, Length(repetitions=1, steps=2, saving_steps=3))
     assert [row.bar for row in rows] == [0.97, 0.97, 4.0, 1.8, 0.98]
     assert all(row.ours > 0 and row.peer > 0 for row in rows)
     assert rows[0].ratio <= 1

@@ -20,6 +20,7 @@ from torch.distributed.run import get_args_parser
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from flm.command_line import parse_config
+from flm.errors import HANG_EXIT_CODE, PREEMPTED_EXIT_CODE, USER_MISTAKE_EXIT_CODE
 from flm.fields import flat_fields, to_fields
 from flm.recipes import recipe_named
 
@@ -113,10 +114,20 @@ WAITS = "trap 'kill $!; {then}; exit 1' USR1; touch {run}/waits; sleep 60 & wait
         (SAVES.format(run="{run}", step=1), False, 0, False),
         (f"{SAVES.format(run='{run}', step=1)}; exit 1", False, 0, True),
         ("exit 1", False, 1, False),
+        ("exit 75", False, 0, True),
+        (f"{SAVES.format(run='{run}', step=1)}; exit 2", False, 2, False),
         (WAITS.replace("{then}", SAVES.format(run="{run}", step=2)), True, 0, True),
         (WAITS.replace("{then}", "true"), True, 0, True),
     ],
-    ids=["at its end", "fell after a checkpoint", "fell at once", "saved when signalled", "signalled early"],
+    ids=[
+        "at its end",
+        "fell after a checkpoint",
+        "fell at once",
+        "asks for it",
+        "mistake after a checkpoint",
+        "saved when signalled",
+        "signalled early",
+    ],
 )
 def test_sbatch_requeues_what_is_to_go_on(tmp_path, launcher, is_signalled, code, is_requeued):
     run = tmp_path / "run"
@@ -203,7 +214,14 @@ KUBERNETES = {
             "spec": {
                 "failurePolicy": {
                     "maxRestarts": None,
-                    "rules": [{"name": None, "action": None, "onJobFailureReasons": [None]}],
+                    "rules": [
+                        {
+                            "name": None,
+                            "action": None,
+                            "onJobFailureReasons": [None],
+                            "onJobFailureMessagePatterns": [None],
+                        }
+                    ],
                 },
                 "replicatedJobs": [
                     {
@@ -214,7 +232,15 @@ KUBERNETES = {
                                 "backoffLimit": None,
                                 "podFailurePolicy": {
                                     "rules": [
-                                        {"action": None, "onPodConditions": [{"type": None, "status": None}]}
+                                        {
+                                            "action": None,
+                                            "onPodConditions": [{"type": None, "status": None}],
+                                            "onExitCodes": {
+                                                "containerName": None,
+                                                "operator": None,
+                                                "values": [None],
+                                            },
+                                        }
                                     ]
                                 },
                                 "template": {
@@ -317,6 +343,24 @@ def test_kubernetes_parts_fit_each_other(monkeypatch):
     parse_config(recipe_named(recipe), flags, program="flm train")
 
 
+def test_kubernetes_starts_no_mistake_again():
+    runtime, _ = kubernetes()
+    spec = runtime["spec"]["template"]["spec"]
+    (replicated,) = spec["replicatedJobs"]
+    disrupted, mistaken = replicated["template"]["spec"]["podFailurePolicy"]["rules"]
+    assert disrupted["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert mistaken["onExitCodes"]["values"] == [USER_MISTAKE_EXIT_CODE]
+    # As Kubernetes words it; https://github.com/kubernetes-sigs/jobset has the patterns.
+    for index, action in enumerate(("RestartJobSetAndIgnoreMaxRestarts", "FailJobSet")):
+        said = f"failed with exit code 2 matching FailJob rule at index {index}"
+        (rule,) = [
+            rule
+            for rule in spec["failurePolicy"]["rules"]
+            if re.search(rule["onJobFailureMessagePatterns"][0], said)
+        ]
+        assert rule["action"] == action
+
+
 def resolved_of(script: str, environment: dict[str, str]) -> argparse.Namespace:
     """What `accelerate launch` at the end of a shell script is given, as the shell and Accelerate read it."""
     show = 'accelerate() { printf "%s\\n" "$@"; }\n'
@@ -343,6 +387,8 @@ def test_skypilot_fields(tmp_path):
         "max_restarts_on_errors",
         "recover_on_exit_codes",
     }
+    again = [PREEMPTED_EXIT_CODE, HANG_EXIT_CODE]
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == again
     assert all(re.fullmatch(r"[A-Z0-9-]+:8", name) for name in task["resources"]["accelerators"])
     (mount,) = task["file_mounts"].values()
     assert mount.keys() <= {"name", "source", "store", "persistent", "mode"}

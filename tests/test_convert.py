@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flm.data.manifest import Manifest
+from flm.data.output import LOCK_NAME, UNFINISHED_NAME, replaced_when_done
 from flm.data.samples import SampleRecord
 from flm.errors import InputError
 from flm.geometry import FaceBox, transform_points
@@ -25,7 +26,6 @@ from flm.pictures import DecodedPicture
 from shards.__main__ import main
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.convert import ConvertOptions, convert
-from shards.output import LOCK_NAME, UNFINISHED_NAME, replaced_when_done
 from shards.plan import hold_out, plan_splits
 
 GRID = np.array([(x, y) for y in range(8) for x in range(9)], dtype=np.float64)[:68]
@@ -362,7 +362,7 @@ class TestWhatWasThere:
         def full(path: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr("shards.tars.sync", full)
+        monkeypatch.setattr("flm.data.writer.sync", full)
         assert f"{out}: the disk is full; free space" in self.refused(faces, out)
 
     def test_survives_a_run_without_faces(self, out: Path) -> None:

@@ -19,12 +19,12 @@ from conftest import MEAN_FACE_UNIT, REPOSITORY, draw_face
 from test_distributed import launch
 
 from flm.data.manifest import MANIFEST_NAME, Manifest
+from flm.data.output import UNFINISHED_NAME
 from flm.errors import InputError
 from flm.geometry import FaceBox, transform_points
 from flm.pictures import read_part, read_picture
 from shards.__main__ import main
 from shards.annotation import PictureFile
-from shards.output import UNFINISHED_NAME
 
 FACES = ["convert", "synthetic", "--num-faces", "60", "--shard-size", "6", "--processes", "1"]
 

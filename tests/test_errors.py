@@ -1,9 +1,13 @@
 """A user's mistake is one line and exit code 2; of several processes one tells it."""
 
+import os
+
 import pytest
 
 import flm.errors
 from flm.errors import (
+    LAUNCHER_VARIABLE,
+    MISTAKE_SIGNAL,
     InputError,
     OneProcessInputError,
     PreemptedError,
@@ -54,9 +58,24 @@ def test_a_mistake_that_one_process_met_is_told_by_it(capsys, monkeypatch, rank)
 
 
 def test_a_stop_on_purpose_and_a_lost_process_have_codes_of_their_own(capsys, monkeypatch):
+    waits = []
+    monkeypatch.setattr(flm.errors.time, "sleep", waits.append)
     monkeypatch.delenv("RANK", raising=False)
     assert outcome(PreemptedError("SIGTERM"), capsys) == (75, "stopped by SIGTERM\n")
     assert outcome(ProcessLostError("gone"), capsys) == (76, "error: gone\n")
+    # The launcher may have ended it by then.
+    assert len(waits) == 1
+    assert outcome(ProcessLostError(), capsys) == (76, "")
+
+
+def test_a_mistake_ends_the_launcher_that_started_the_process(capsys, monkeypatch):
+    sent = []
+    monkeypatch.setattr(flm.errors.os, "kill", lambda *whom: sent.append(whom))
+    for launcher in ("1", str(os.getppid())):
+        monkeypatch.setenv(LAUNCHER_VARIABLE, launcher)
+        outcome(InputError("wrong"), capsys)
+        outcome(ProcessLostError(), capsys)
+    assert sent == [(os.getppid(), MISTAKE_SIGNAL)]
 
 
 def test_an_interrupt_ends_as_the_shell_expects(capsys):

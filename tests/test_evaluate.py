@@ -9,16 +9,20 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
+from flm.data.batches import CropShape
 from flm.data.samples import Batch
 from flm.errors import InputError
 from flm.evaluate import evaluate
 from flm.geometry import FaceBox, crop_to_unit, square_crop, transform_points
+from flm.inference.detector import DetectedFace
 from flm.landmarks import IBUG_68
 from flm.model.heads import NetworkOutput
 from flm.model.losses import LossConfig, landmark_loss
+from flm.pass_config import PassConfig
 from flm.report import EvalReport
 
 SHARD_PX, INPUT_PX, NUM_FACES = 72, 32, 25
+CROP = CropShape(size_px=INPUT_PX, margin=0.1)
 CPU = torch.device("cpu")
 DEADLINE_S = 60
 
@@ -63,6 +67,19 @@ class Oracle(nn.Module):
         return NetworkOutput(landmarks_unit=self.answers_unit[places])
 
 
+class MissesSome:
+    """A detector that knows the box of each face of `make_batch`, and misses every seventh."""
+
+    name = "misses some"
+
+    def __init__(self, batch: Batch) -> None:
+        self.boxes = [FaceBox.around(landmarks.double().numpy()) for landmarks in batch.landmarks_shard]
+
+    def detect(self, picture: np.ndarray) -> list[DetectedFace]:
+        place = int(picture[0, 0, 0]) // 10 - 1
+        return [] if place % 7 == 6 else [DetectedFace(box_image=self.boxes[place], score=0.9)]
+
+
 def offsets(num_faces: int = NUM_FACES) -> Tensor:
     """Every point of face i is off by (i + 1) / 4 px to the right."""
     off = torch.zeros(num_faces, 68, 2)
@@ -71,7 +88,7 @@ def offsets(num_faces: int = NUM_FACES) -> Tensor:
 
 
 def run(network: nn.Module, batches: list[Batch], **options: object) -> EvalReport:
-    return evaluate(network, batches, size_px=INPUT_PX, device=CPU, **options)  # type: ignore[arg-type]
+    return evaluate(network, batches, crop=CROP, device=CPU, **options)  # type: ignore[arg-type]
 
 
 def padded(batch: Batch, rows: int) -> Batch:
@@ -189,7 +206,7 @@ def test_the_mirrored_picture_takes_away_a_bias_to_one_side() -> None:
 
     batch = make_batch(4)
     plain = run(Biased(), [batch], num_pictures=4).examples
-    averaged = run(Biased(), [batch], mirror_average=True, num_pictures=4).examples
+    averaged = run(Biased(), [batch], passes=PassConfig(mirror_average=True), num_pictures=4).examples
     for one, two, matrix in zip(plain, averaged, batch.shard_to_crop, strict=True):
         one_unit, two_unit = (
             crop_to_unit(transform_points(face.prediction_shard, matrix.double().numpy()), INPUT_PX)
@@ -258,13 +275,19 @@ def evaluate_as_one_of_several(process: int, num_processes: int, folder: str) ->
     own = rows_of(batch, process, num_processes)
     report = run(network, own, num_pictures=6)
     pictures = [[face.key for face in faces] for faces in (report.worst, report.examples)]
+    detected = run(network, own, detector=MissesSome(batch), passes=PassConfig(mirror_average=True))
     network.answers_unit[5] = torch.nan
     try:
         run(network, own)
         refusal = "none"
     except InputError as error:
         refusal = str(error)
-    found = {"json": report.to_json(), "pictures": pictures, "refusal": refusal}
+    found = {
+        "json": report.to_json(),
+        "pictures": pictures,
+        "refusal": refusal,
+        "detected": detected.to_json(),
+    }
     Path(folder, f"{process}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
@@ -293,3 +316,8 @@ def test_two_processes_report_what_one_does(tmp_path: Path, report: EvalReport) 
     keys = [[face.key for face in faces] for faces in (report.worst, report.examples)]
     assert found[0]["pictures"] == keys
     assert "face-5" in found[0]["refusal"]
+    batch = make_batch()
+    passes = PassConfig(mirror_average=True)
+    alone = run(Oracle(batch, offsets()), batch.split(5), detector=MissesSome(batch), passes=passes)
+    assert found[0]["detected"] == alone.to_json()
+    assert found[0]["detected"]["not_detected"] == ["face-13", "face-20", "face-6"]

@@ -1,19 +1,10 @@
 """A run of two processes that is killed again and again ends with the weights that it would have had."""
 
-from pathlib import Path
-
 import pytest
 
 from flm.bench.faults import MOMENTS, bench_faults
 
 KILLS = 10
-
-
-@pytest.fixture(scope="module")
-def data(make_shards, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    make_shards(folder, {"train": 40, "validation": 10}, shard_size=16)
-    return folder
 
 
 @pytest.mark.multiprocess

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from test_train import assert_equal_weights, log_of, tiny, weights_of
+from tiny_runs import assert_equal_weights, log_of, tiny, weights_of
 
 import flm.step
 from flm.augment import augment
@@ -17,18 +17,7 @@ from flm.guards import GuardConfig, check_finite, rows_that_fit, with_visible_fa
 from flm.model.network import LandmarkNetwork
 from flm.train import train
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def data(make_shards, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    make_shards(folder, {"train": 40, "validation": 10}, shard_size=16)
-    return folder
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def with_bad_pictures(monkeypatch, bad_steps: set[int], value: float = float("nan")) -> None:

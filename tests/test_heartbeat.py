@@ -63,6 +63,7 @@ how = sys.argv[1]
 distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
 rank = distributed.get_rank()
 heartbeat = Heartbeat(rank=rank, num_processes=2, timeout_s=2.0)
+heartbeat.is_started = how != "starts"
 with heartbeat.watching():
     for step in range(3):
         heartbeat.beat(f"step {step}")
@@ -76,6 +77,9 @@ with heartbeat.watching():
             distributed.barrier()
     elif rank == 1 and how == "behind":
         time.sleep(60)
+    elif rank == 1 and how == "starts":
+        time.sleep(5)
+        distributed.barrier()
     elif (rank, how) in {(1, "stopped"), (0, "store")}:
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -118,7 +122,7 @@ def run_two(how: str) -> list[subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("how", ["ends", "slow"])
+@pytest.mark.parametrize("how", ["ends", "slow", "starts"])
 def test_it_leaves_a_run_alone_that_gets_on(how):
     for process in run_two(how):
         assert process.returncode == 0, process.stderr

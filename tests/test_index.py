@@ -11,11 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, draw_face
+from tiny_runs import tiny
 
-from flm.augment import AugmentConfig
-from flm.config import TrainConfig
 from flm.data.foreign import decoder_of
 from flm.data.loader import LoaderConfig
 from flm.data.manifest import Manifest
@@ -23,12 +21,9 @@ from flm.data.sample_format import SampleFormat
 from flm.data.samples import SampleFormatError
 from flm.data.store import LocalStore
 from flm.errors import InputError
-from flm.evaluate import evaluate_checkpoint
+from flm.evaluate_checkpoint import evaluate_checkpoint
 from flm.fields import to_fields
 from flm.geometry import transform_points
-from flm.model.losses import LossConfig
-from flm.model.network import ModelConfig
-from flm.runlog import TrackingConfig
 from flm.train import train
 from shards.__main__ import main
 from shards.index import IndexOptions, index
@@ -295,28 +290,12 @@ def test_a_manifest_with_another_format_is_told(folder, fields):
         Manifest.read(folder)
 
 
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_foreign_shards_train_and_evaluate(folder, tmp_path):
     index_both(folder)
-    try:
-        run_folder = train(
-            TrainConfig(
-                recipe="tiny",
-                data=str(folder),
-                out=tmp_path / "run",
-                steps=2,
-                batch_size=8,
-                eval_batch_size=6,
-                model=ModelConfig(backbone="xception_compact_slim", input_size_px=32, head_channels=16),
-                loss=LossConfig(kind="l1"),
-                augment=AugmentConfig(rotation_deg=10.0, mirror_probability=0.5),
-                loader=LoaderConfig(num_workers=0, boxes="annotation"),
-                tracking=TrackingConfig(tracker="none"),
-                log_every_steps=1,
-            )
-        )
-        report, _ = evaluate_checkpoint(run_folder, str(folder), split="validation", num_workers=0)
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    loader = LoaderConfig(num_workers=0, boxes="annotation")
+    run_folder = train(tiny(folder, tmp_path / "run", steps=2, eval_batch_size=6, loader=loader))
+    report, _ = evaluate_checkpoint(run_folder, str(folder), split="validation", num_workers=0)
     assert report.subsets.keys() >= {"even", "odd"}
     assert len(report.errors) == 6
 

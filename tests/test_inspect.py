@@ -18,15 +18,16 @@ from flm.data.samples import SampleRecord
 from flm.data.store import open_store
 from flm.errors import InputError
 from flm.geometry import FaceBox
+from flm.page import number, percent
+from flm.plot import nice_ticks
 from shards import __main__ as program
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.convert import ConvertOptions, convert
 from shards.inspect import inspect
-from shards.inspection.charts import histogram, linear_axis, logarithmic_axis, nice_ticks
+from shards.inspection.charts import histogram, linear_axis, logarithmic_axis
 from shards.inspection.faces import outside_share, places_of, read_faces
 from shards.inspection.galleries import faces_for_sheets
 from shards.inspection.options import InspectOptions
-from shards.inspection.page import number, percent
 
 OPTIONS = InspectOptions(processes=1)
 FACES = {"train": 60, "test": 12}
@@ -154,7 +155,7 @@ def test_a_planted_mistake_is_the_first_of_the_unusual(tmp_path, shards):
     assert "nose and point 30 deviate most" in first
 
 
-def test_a_scheme_without_a_mean_head_has_no_poses(tmp_path, shards):
+def test_another_scheme_has_poses_too(tmp_path, shards):
     random = np.random.default_rng(0)
     # Any 98 places will do, as long as they are much the same from face to face.
     places = random.uniform(15, 50, (98, 2))
@@ -172,8 +173,8 @@ def test_a_scheme_without_a_mean_head_has_no_poses(tmp_path, shards):
     inspect(open_store(tmp_path / "shards"), tmp_path / "page.html", OPTIONS)
     seen = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "98 points" in seen.text
-    assert "Yaw" not in seen.text
-    assert len(seen.all("svg")) == 3 + 5
+    assert "Yaw" in seen.text
+    assert len(seen.all("svg")) == 3 + 5 + 3
 
 
 def test_names_of_a_data_set_are_text_not_html(tmp_path, shards):

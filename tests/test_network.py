@@ -106,11 +106,16 @@ def test_the_reference_network_has_its_number_of_parameters() -> None:
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 2.63
 
 
-def test_the_slim_network_is_cheap() -> None:
-    network = build_network(ModelConfig(backbone="xception_compact_slim")).eval()
+@pytest.mark.parametrize(
+    ("backbone", "most_flop", "most_weights"),
+    [("xception_compact_slim", 0.25e9, 1.1e6), ("xception_compact_wide", 0.55e9, 3.5e6)],
+)
+def test_networks_for_processors_are_cheap(backbone: Backbone, most_flop: float, most_weights: float) -> None:
+    network = build_network(ModelConfig(backbone=backbone)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, 128, 128))
-    assert counter.get_total_flops() < 0.25e9
+    assert counter.get_total_flops() < most_flop
+    assert sum(weight.numel() for weight in network.parameters()) < most_weights
 
 
 def test_pixels_reach_the_backbone_as_plus_minus_one() -> None:

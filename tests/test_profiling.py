@@ -165,7 +165,7 @@ def test_two_processes_are_profiled_in_the_steps_that_were_asked_for(make_shards
 
 
 def test_one_process_does_not_communicate(make_shards, tmp_path):
-    from test_train import tiny
+    from tiny_runs import tiny
 
     from flm.train import train
 

@@ -5,7 +5,7 @@ import pytest
 
 from flm.errors import InputError
 from flm.landmarks import IBUG_68, WFLW_98
-from shards.sources.pts_file import read_pts_file
+from flm.pts_file import read_pts_file
 
 
 def pts_text(points: np.ndarray) -> str:

@@ -106,6 +106,17 @@ def test_the_commands_for_other_sources_are_understood(tmp_path, monkeypatch, ca
         assert capsys.readouterr().err.startswith(f"error: {words[words.index('--source') + 1]}: ")
 
 
+def test_the_commands_of_export_are_understood(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = block("export").splitlines()
+    assert len(commands) > 2
+    for command in commands:
+        with pytest.raises(SystemExit):
+            flm_main(command.removeprefix("flm ").split())
+        # Past the flags, and stopped only by a checkpoint that is not there.
+        assert capsys.readouterr().err.startswith("error: runs/quick: no checkpoint here")
+
+
 def test_the_new_source_converts(tmp_path):
     picture, landmarks = draw_face(3, 96)
     for split in ("train", "test"):

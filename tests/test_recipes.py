@@ -6,6 +6,7 @@ import json
 
 import pytest
 from accelerate.state import AcceleratorState
+from test_init_from import write_faces_98
 
 from flm.config import TrainConfig
 from flm.errors import InputError
@@ -28,8 +29,9 @@ def test_a_recipe_states_its_result_and_survives_json(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_two_steps_in_a_small_form(name, make_shards, tmp_path):
-    make_shards(tmp_path / "data", {"train": 8, "validation": 3})
     config = recipe_named(name)
+    write = make_shards if config.model.scheme == "ibug-68" else write_faces_98
+    write(tmp_path / "data", {"train": 8, "validation": 3})
     small = dataclasses.replace(
         config,
         data=str(tmp_path / "data"),
@@ -59,6 +61,14 @@ def test_the_reference_is_the_reference_project():
     assert (config.optimizer.kind, config.optimizer.learning_rate) == ("adam", 7.5e-4)
     # 6,000 faces: 187.5 batches an epoch.
     assert config.num_steps(6000) == 9375
+
+
+def test_the_recipes_for_whole_data_sets_are_as_long_as_they_say():
+    for name, num_faces, steps in (("ibug68-xception-300w", 2833, 5312), ("wflw98-xception", 6750, 6329)):
+        config = recipe_named(name)
+        assert config.num_steps(num_faces) == steps
+        assert f"{steps:,} steps" in inspect.getdoc(RECIPES[name])
+    assert recipe_named("wflw98-xception").model.scheme == "wflw-98"
 
 
 def test_an_unknown_recipe_is_told_with_the_known_ones():

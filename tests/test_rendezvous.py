@@ -1,5 +1,6 @@
 """Processes of one start meet each other, whatever those before them left in the store."""
 
+import socket
 import threading
 from datetime import timedelta
 
@@ -7,6 +8,7 @@ import pytest
 from torch.distributed import PrefixStore, TCPStore
 
 from flm import rendezvous
+from flm.errors import InputError
 from flm.rendezvous import name_of_start
 
 TIMEOUT = timedelta(seconds=30)
@@ -40,6 +42,20 @@ def test_who_does_not_come_is_not_waited_for_forever():
     for rank in (0, 1):
         with pytest.raises(TimeoutError, match="not all of 2 processes came"):
             name_of_start(PrefixStore("flm", server), rank, 2, timedelta(seconds=0.2))
+
+
+def test_a_mistake_on_one_machine_ends_the_starts_on_others(monkeypatch):
+    server = TCPStore("127.0.0.1", 0, None, is_master=True, timeout=TIMEOUT)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in {**place, "TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    # On one machine its launcher is told, and starts nothing again.
+    rendezvous.tell_other_machines()
+    next(rendezvous._meet("", TIMEOUT))
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    rendezvous.tell_other_machines()
+    with pytest.raises(InputError, match=f"on {socket.gethostname()}, which told it"):
+        next(rendezvous._meet("", TIMEOUT))
 
 
 def test_it_is_used_where_an_agent_keeps_the_store(monkeypatch):

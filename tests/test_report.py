@@ -65,7 +65,8 @@ def test_the_json_has_the_keys_that_others_rely_on(tmp_path: Path) -> None:
     report = make_report()
     report.write_json(tmp_path / "runs" / "report.json")
     read = json.loads((tmp_path / "runs" / "report.json").read_text())
-    assert list(read) == [*KEYS, "subsets", "parts"]
+    assert list(read) == [*KEYS, "boxes", "second_pass", "mirror_average", "subsets", "parts"]
+    assert (read["boxes"], read["second_pass"], read["mirror_average"]) == ("truth", False, False)
     assert [list(subset) for subset in read["subsets"].values()] == [KEYS] * 6
     assert read["subsets"]["full"] == {key: read[key] for key in KEYS}
     assert read["parts"] == pytest.approx(report.parts, abs=1e-4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
-from test_train import tiny
+from tiny_runs import tiny
 
 from flm.run import Run
 from flm.trackers import TrackingConfig
@@ -16,10 +16,7 @@ SCORES = [5.0, 4.0, 4.5, 4.0, 4.2, 3.0, 3.5, 3.5, 3.5, 3.5]
 """After each evaluation."""
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def evaluated_steps(run: Path) -> list[int]:

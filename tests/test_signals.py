@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY
-from test_train import assert_equal_weights, log_of, tiny
+from tiny_runs import assert_equal_weights, log_of, tiny
 
-import flm.evaluate
+import flm.passes
 import flm.run
 import flm.step
 from flm.data.loader import LoaderConfig
@@ -24,17 +24,7 @@ from flm.train import main, train
 DEADLINE_S = 240
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def data(make_shards, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    make_shards(folder, {"train": 40, "validation": 10}, shard_size=16)
-    return folder
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +56,7 @@ def signal_in_evaluation(monkeypatch, number):
     def send(*_):
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(flm.evaluate, "crop_plainly", calling_first(flm.evaluate.crop_plainly, send))
+    monkeypatch.setattr(flm.passes, "crop_plainly", calling_first(flm.passes.crop_plainly, send))
 
 
 def signal_while_waiting(monkeypatch, number):
@@ -226,10 +216,11 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_their_launcher(data, tm
                 time.sleep(0.1)
             children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
             os.kill(int(children[1]), signal.SIGUSR1)
-            assert launcher.wait(DEADLINE_S) != 0
+            assert launcher.wait(DEADLINE_S) == PREEMPTED_EXIT_CODE
         finally:
             launcher.kill()
     text = (tmp_path / "output.txt").read_text()
+    assert "Traceback" not in text
     # Not started again, although there were restarts left.
     assert text.count("quickstart: ") == 1, text
     assert text.count("stopped by SIGUSR1") == 1

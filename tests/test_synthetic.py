@@ -12,10 +12,11 @@ import pytest
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
+from flm.pose import rotation_matrix
 from shards.sources.synthetic import RenderedFace, annotations, subset_of
 from shards.synthesis.hair import draw_hair
 from shards.synthesis.portrait import paint_head, render
-from shards.synthesis.pose import YAW_LIMIT_DEG, PosedHead, draw_head, rotation_matrix
+from shards.synthesis.pose import YAW_LIMIT_DEG, PosedHead, draw_head
 from shards.synthesis.shape import close_eyes, close_mouth, draw_shape, mean_controls
 from shards.synthesis.skin import draw_complexion, draw_light
 from shards.synthesis.surface import landmark_texels, mean_surface, smooth_curve

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flm.data.tars import leads_outside, member_fault, split_member_name
-from shards.tars import MEMBER_MTIME_S, write_shard
+from flm.data.writer import MEMBER_MTIME_S, write_shard
 
 
 @pytest.mark.parametrize(

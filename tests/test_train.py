@@ -2,76 +2,21 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from tiny_runs import assert_equal_weights, log_of, tiny, weights_of
 
 from flm.augment import AugmentConfig
 from flm.checkpoint import CheckpointConfig
-from flm.config import TrainConfig
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
-from flm.model.losses import LossConfig
 from flm.model.network import ModelConfig
 from flm.optimization import OptimizerConfig
-from flm.runlog import TrackingConfig
 from flm.train import main, train
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def data(make_shards, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    make_shards(folder, {"train": 40, "validation": 10}, shard_size=16)
-    return folder
-
-
-def tiny(data: Path, out: Path, **changes) -> TrainConfig:
-    config = TrainConfig(
-        recipe="tiny",
-        data=str(data),
-        out=out,
-        steps=6,
-        batch_size=8,
-        eval_batch_size=8,
-        model=ModelConfig(backbone="xception_compact_slim", input_size_px=64, head_channels=32, dropout=0.2),
-        loss=LossConfig(kind="l1"),
-        augment=AugmentConfig(
-            rotation_deg=10.0, mirror_probability=0.5, brightness=0.2, noise_probability=0.5
-        ),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=2, ema_decay=0.9),
-        loader=LoaderConfig(num_workers=0),
-        tracking=TrackingConfig(tracker="none"),
-        log_every_steps=1,
-        eval_every_steps=3,
-    )
-    return dataclasses.replace(config, **changes)
-
-
-def log_of(run: Path, kind: str) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
-
-
-def weights_of(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
-    return {
-        **load_file(run / which / "model.safetensors"),
-        **{f"training.{k}": v for k, v in load_file(run / which / "training.safetensors").items()},
-    }
-
-
-def assert_equal_weights(one: Path, other: Path) -> None:
-    first, second = weights_of(one), weights_of(other)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def test_a_run_learns_and_leaves_what_it_promises(data, tmp_path):

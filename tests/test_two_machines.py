@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from flm.errors import HANG_EXIT_CODE
+
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 DEADLINE_S = 240
@@ -188,7 +190,7 @@ def test_a_cut_cable_ends_both_in_time_and_the_run_goes_on(machines, one_machine
     finally:
         machines.plug("up")
     print(f"--guards.timeout-s {GUARD_S}: told after {told_s:.1f} s, launchers ended after {ended_s:.1f} s")
-    assert codes == [1, 1], machines.told()
+    assert codes == [HANG_EXIT_CODE, HANG_EXIT_CODE], machines.told()
     assert GUARD_S * 0.5 < told_s < GUARD_S + LATE_S
     assert ended_s < told_s + LAUNCHER_S
     assert int((run / "last").resolve().name.removeprefix("step_")) < STEPS

@@ -21,11 +21,11 @@ from conftest import MEAN_FACE_UNIT
 from flm.data.manifest import Manifest
 from flm.data.samples import SampleRecord, encode_sample
 from flm.data.store import LocalStore
+from flm.data.writer import write_shard
 from flm.errors import InputError
 from flm.geometry import FaceBox, resample, square_crop, transform_points
 from shards.__main__ import main
 from shards.likeness import ALIKE_BITS, alike_pairs, perceptual_hash
-from shards.tars import write_shard
 from shards.verification.findings import Kind
 from shards.verification.repair import REPORT_NAME, SET_ASIDE, repair_shards
 from shards.verify import Verification, verify

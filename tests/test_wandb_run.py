@@ -11,12 +11,14 @@ import pytest
 import wandb
 from accelerate.state import AcceleratorState
 from test_runlog import MANIFEST, facts_of, history_of, read_back, starts_of
-from test_train import tiny
+from tiny_runs import tiny
 from wandb.errors import CommError
 
 from flm.trackers import TrackingConfig
 from flm.train import train
 from flm.wandb_run import ASIDE, TRACKER_NAME, LoggedLine, WandbRun, log_this_machine
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def picture(shade: int = 255) -> np.ndarray:
@@ -30,12 +32,6 @@ def started(run: Path, lines: list[LoggedLine] | None = None, **options: Any) ->
     made = WandbRun(run, lines=lines or [], **{"many_machines": False, **defaults, **options})
     yield made
     made.finish(exit_code=0)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_training_that_was_stopped_is_one_whole_run(make_shards, tmp_path, capsys):

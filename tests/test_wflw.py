@@ -6,17 +6,16 @@ import json
 import cv2
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 from test_landmarks import MEAN_FACE_98_UNIT
 from test_layout import assert_one_line_naming, converted, draw_dots, landmarks_image
-from test_train import tiny
+from tiny_runs import tiny
 
 from flm.data.manifest import Manifest
 from flm.errors import InputError
-from flm.evaluate import evaluate_checkpoint
-from flm.inference.predictor import Predictor
+from flm.evaluate_checkpoint import evaluate_checkpoint
+from flm.geometry import FaceBox
+from flm.inference.load import load
 from flm.landmarks import WFLW_98
-from flm.pictures import read_picture
 from flm.train import train
 from shards.convert import ConvertOptions, convert
 from shards.sources.wflw import LISTS, read_wflw
@@ -130,13 +129,7 @@ def draw_face_98(path, seed: int) -> np.ndarray:
     return landmarks
 
 
-@pytest.fixture
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.mark.usefixtures("_fresh_accelerator")
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_98_points_train_and_are_measured_as_68_are(tmp_path):
     source = tmp_path / "WFLW"
     lines: dict[str, list[str]] = {"train": [], "test": []}
@@ -159,5 +152,6 @@ def test_98_points_train_and_are_measured_as_68_are(tmp_path):
     assert set(table["parts"]) == set(WFLW_98.parts)
     for name in ("nme_pct", "nme_inter_pupil_pct", "nme_box_pct"):
         assert 0 < table[name] < 1000
-    (face,) = Predictor.load(run).predict(read_picture(source / "WFLW_images" / "0.png", upright=True))
+    whole = FaceBox.of_picture(320, 240)
+    (face,) = load(run).predict(source / "WFLW_images" / "0.png", [whole])
     assert face.landmarks_image.shape == (98, 2)

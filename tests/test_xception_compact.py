@@ -31,7 +31,12 @@ def test_has_the_layers_of_the_reference_project() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "strides"), [("xception_compact", [1, 2, 4, 8]), ("xception_compact_slim", [4, 8, 16, 32])]
+    ("name", "strides"),
+    [
+        ("xception_compact", [1, 2, 4, 8]),
+        ("xception_compact_slim", [4, 8, 16, 32]),
+        ("xception_compact_wide", [4, 8, 16, 32]),
+    ],
 )
 def test_features_have_the_stated_strides_and_channels(name: str, strides: list[int]) -> None:
     with torch.device("meta"):

@@ -1,6 +1,7 @@
 """A training that is killed again and again beside the same left alone: both end with the same weights."""
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 
 from flm.checkpoint import CHECKPOINTS, MODEL_NAME, TRAINING_NAME
+from flm.data.store import open_store
 from flm.errors import InputError
 from flm.fields import to_fields
 from flm.files import write_whole
@@ -32,7 +34,9 @@ MOST_STEPS_ALIVE = 5
 """Steps between two kills; the run is long enough that it cannot end before all of them."""
 EVERY_STEPS = 3
 EVAL_EVERY_STEPS = 8
-LONGEST_WAIT_S = 240.0
+EVAL_BATCHES = 10
+"""Enough for an evaluation to be killed in, few enough that evaluations are not most of the time."""
+LONGEST_WAIT_S = 600.0
 LONGEST_STEP_S = 0.1
 LOOK_EVERY_S = 0.002
 
@@ -108,6 +112,7 @@ def bench_faults(data: Path, *, kills: int, seed: int = 0) -> Faults:
 
 @contextlib.contextmanager
 def _training(data: Path, out: Path, kills: int) -> Iterator[subprocess.Popen[bytes]]:
+    faces = open_store(data).manifest.num_samples("validation")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(PROCESSES)]
     # A free port, since two launchers would meet on the usual one.
     launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--max-restarts", str(kills)]
@@ -116,7 +121,7 @@ def _training(data: Path, out: Path, kills: int) -> Iterator[subprocess.Popen[by
         "out": out,
         "steps": MOST_STEPS_ALIVE * kills + 2 * EVAL_EVERY_STEPS,
         "batch-size": 8,
-        "eval-batch-size": PROCESSES,
+        "eval-batch-size": max(PROCESSES, faces // EVAL_BATCHES),
         "model.backbone": "xception_compact_slim",
         "model.input-size-px": 64,
         "loader.num-workers": 1,
@@ -184,11 +189,18 @@ def _process(launcher: subprocess.Popen[bytes], rank: int) -> int:
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:
+    path = run / LOG_NAME
     try:
-        text = (run / LOG_NAME).read_bytes()
+        now = path.stat()
+        return _parsed(path, now.st_size, now.st_mtime_ns)
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(path: Path, _size: int, _time_ns: int) -> list[dict[str, Any]]:
+    """Kept as long as nothing is added: who looks so often would take the time of the run's processes."""
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def _end_of(launcher: subprocess.Popen[bytes], run: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from flm.augment import augment
-from flm.bench.measure import Row, medians, rate
+from flm.bench.measure import Conditions, Row, medians, rate
 from flm.data.batches import CropShape
 from flm.data.loader import LoaderConfig, ProcessPlace, training_batches
 from flm.data.samples import Batch, SampleRecord
@@ -89,33 +89,15 @@ def bench_loader(data: Path, source: Path) -> list[Row]:
         )
         ours, per_file, per_large_file, augmented, ceiling = medians(sides, REPETITIONS)
     how = f"batches of {BATCH_SIZE}, {WORKERS} workers, median of {REPETITIONS} turns in one run"
-    unit = "faces/s"
+    row = Conditions("faces/s", how).row
+    large_files = f"the peer reads the same pictures at {LARGE_SCALE} times the size"
+    augmentation = "augmentation of the recipe `reference` on the same processors"
+    bare = f"peer: {WORKERS} processes that only decode the same bytes from memory"
     return [
-        Row(measure="loader", ours=ours, peer=per_file, unit=unit, bar=5.0, how=f"decoded crops, {how}"),
-        Row(
-            measure="loader, large originals",
-            ours=ours,
-            peer=per_large_file,
-            unit=unit,
-            bar=30.0,
-            how=f"the peer reads the same pictures at {LARGE_SCALE} times the size; {how}",
-        ),
-        Row(
-            measure="loader and augmentation",
-            ours=augmented,
-            peer=per_file,
-            unit=unit,
-            bar=1.5,
-            how=f"augmentation of the recipe `reference` on the same processors; {how}",
-        ),
-        Row(
-            measure="share of the decode ceiling",
-            ours=ours,
-            peer=ceiling,
-            unit=unit,
-            bar=0.7,
-            how=f"peer: {WORKERS} processes that only decode the same bytes from memory; {how}",
-        ),
+        row("loader", ours, per_file, bar=5.0, how="decoded crops"),
+        row("loader, large originals", ours, per_large_file, bar=30.0, how=large_files),
+        row("loader and augmentation", augmented, per_file, bar=1.5, how=augmentation),
+        row("share of the decode ceiling", ours, ceiling, bar=0.7, how=bare),
     ]
 
 

@@ -41,6 +41,19 @@ class Row:
         return {**asdict(self), "ratio": round(self.ratio, 4), "holds": self.holds}
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the rows of one run share."""
+
+    unit: str
+    how: str
+
+    def row(self, measure: str, ours: float, peer: float, *, bar: float, how: str = "") -> Row:
+        """A comparison under these conditions; `how` is what is its own."""
+        both = f"{how}; {self.how}" if how else self.how
+        return Row(measure=measure, ours=ours, peer=peer, unit=self.unit, bar=bar, how=both)
+
+
 def rate(items: Iterable[int], *, warm_up: int = 1) -> float:
     """Things a second, from after the first items to the last, so that starting up does not count.
 

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from flm.bench.measure import Row, medians
+from flm.bench.measure import Conditions, Row, medians
 from flm.data.order import RunOrder
 
 SHARDS = 1_000_000
@@ -23,31 +23,12 @@ def bench_order() -> list[Row]:
     """Measure on this machine; the peer is what is asked for."""
     start_s, batch_s, far_s = medians((_start_s, _batch_s, _far_s), REPETITIONS)
     how = f"{SHARDS:,} shards of {FACES_A_SHARD:,} faces, {LANES} lanes; peer: the bar"
+    row = Conditions("1/s", how).row
+    first, in_a_row = f"until the first batch of {BATCH_SIZE} is known", f"batches of {BATCH_SIZE}"
     return [
-        Row(
-            measure="starts of the order",
-            ours=1 / start_s,
-            peer=1 / MOST_START_S,
-            unit="1/s",
-            bar=1.0,
-            how=f"until the first batch of {BATCH_SIZE} is known; {how}",
-        ),
-        Row(
-            measure="places in a row",
-            ours=1 / batch_s,
-            peer=1 / MOST_PLACE_S,
-            unit="1/s",
-            bar=1.0,
-            how=f"as they are read, batches of {BATCH_SIZE}; {how}",
-        ),
-        Row(
-            measure="places anywhere",
-            ours=1 / far_s,
-            peer=1 / MOST_PLACE_S,
-            unit="1/s",
-            bar=1.0,
-            how=f"at random in one epoch, one at a time; {how}",
-        ),
+        row("starts of the order", 1 / start_s, 1 / MOST_START_S, bar=1.0, how=first),
+        row("places in a row", 1 / batch_s, 1 / MOST_PLACE_S, bar=1.0, how=f"as they are read, {in_a_row}"),
+        row("places anywhere", 1 / far_s, 1 / MOST_PLACE_S, bar=1.0, how="at random in an epoch, one by one"),
     ]
 
 

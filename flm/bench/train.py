@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from flm.augment import augment
 from flm.bench.loader import WORKERS, PerFileFaces, faces_and_bytes
-from flm.bench.measure import Row, medians
+from flm.bench.measure import Conditions, Row, medians
 from flm.bench.team import Step, Team, Turn
 from flm.clock import Clock
 from flm.config import TrainConfig
@@ -30,9 +30,7 @@ from flm.step import train_step
 from flm.trackers import TrackingConfig
 
 RECIPE = "reference"
-SAVING_BATCH_SIZE = 8
-"""Small, so that the steps between two checkpoints are soon done; the cost of one weighs four times as much
-as with the recipe's batch."""
+SAVE_EVERY_STEPS = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +40,8 @@ class Length:
     repetitions: int = 5
     steps: int = 4
     """In each turn, with all cores; the usual way makes one."""
-    save_every_steps: int = 50
+    saving_steps: int = 12
+    """In a turn with a checkpoint, which is written whole in it, and in one without."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +49,8 @@ class _Setting:
     config: TrainConfig
     source: Path
     """Files of the usual way."""
-    save_every_steps: int
+    turn_steps: int
+    """With the one that is not timed."""
 
 
 Side = Callable[[_Setting], Iterator[Step]]
@@ -63,11 +63,10 @@ def training(setting: _Setting) -> Iterator[Step]:
 
 
 def training_and_saving(setting: _Setting) -> Iterator[Step]:
-    """The same with a checkpoint every so many steps, which is written while the next steps are made."""
-    every = setting.save_every_steps
+    """The same with a checkpoint in each turn, which is written while the next steps are made."""
     for run, step in _steps(setting.config):
-        # In the middle, so that all that it costs falls into one turn.
-        if run.step % every == every // 2:
+        # The first step made the team ready, the next is not timed.
+        if (run.step - 3) % setting.turn_steps == 0:
             save(run)
         yield step
 
@@ -139,32 +138,29 @@ def measure(config: TrainConfig, source: Path, length: Length) -> list[Row]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-        def team(
-            name: str, side: Side, batch_size: int, *, processes: int = 1, threads: int = cores
-        ) -> Callable[[int], Turn]:
-            its = dataclasses.replace(settled, out=folder / name, batch_size=batch_size)
-            setting = _Setting(config=its, source=source, save_every_steps=length.save_every_steps)
+        def team(name: str, side: Side, *, processes: int = 1, threads: int = cores) -> Callable[[int], Turn]:
+            its = dataclasses.replace(settled, out=folder / name)
+            setting = _Setting(config=its, source=source, turn_steps=length.saving_steps + 1)
             one = stack.enter_context(Team(side, setting, processes=processes, threads=threads))
             one.wait_until_ready()
             return one.take_turn
 
-        size, small = config.batch_size, SAVING_BATCH_SIZE
         sides = [
-            team("ours", training, size),
-            team("resident", resident, size),
-            team("usual", usual, size),
-            team("one", training, size, threads=1),
-            team("two", training, size, threads=1, processes=2),
+            team("ours", training),
+            team("resident", resident),
+            team("usual", usual),
+            team("one", training, threads=1),
+            team("two", training, threads=1, processes=2),
         ]
         steps = (length.steps, length.steps, 1, -(-length.steps // 2), length.steps)
         waited, rates = _rates(sides, steps, length.repetitions)
-        sides = [team("saving", training_and_saving, small), team("plain", training, small)]
-        _, saved = _rates(sides, (length.save_every_steps,) * 2, length.repetitions)
+        sides = [team("saving", training_and_saving), team("plain", training)]
+        _, saved = _rates(sides, (length.saving_steps,) * 2, length.repetitions)
     how = (
         f"network of `{config.recipe}`, bf16, channels last, {cores} threads, batches of {config.batch_size}"
     )
     how = f"{how}, median of {length.repetitions} turns in one run"
-    return [*_rows(rates, 1 - waited, how), _saving_row(saved, length)]
+    return [*_rows(rates, 1 - waited, how), _saving_row(saved, config.batch_size, length)]
 
 
 def _rates(
@@ -183,42 +179,28 @@ def _rates(
 
 def _rows(rates: list[float], busy: float, how: str) -> list[Row]:
     ours, resident_rate, usual_rate, one, two = rates
-    unit = "images/s"
+    row = Conditions("images/s", how).row
+    resident_batch = "peer: forward, backward and update on one resident batch, already augmented"
+    usual_way = f"peer: one file a sample, {WORKERS} workers, float32, contiguous memory, Adam, MSE"
+    alone = "one thread each; peer: one process of one thread, the same global batch"
     return [
-        Row(measure="time not waiting for data", ours=100 * busy, peer=100.0, unit="%", bar=0.97, how=how),
-        Row(
-            measure="training",
-            ours=ours,
-            peer=resident_rate,
-            unit=unit,
-            bar=0.97,
-            how=f"peer: forward, backward and update on one resident batch, already augmented; {how}",
-        ),
-        Row(
-            measure="training, beside the usual way",
-            ours=ours,
-            peer=usual_rate,
-            unit=unit,
-            bar=4.0,
-            how=f"peer: one file a sample, {WORKERS} workers, float32, contiguous memory, Adam, MSE; {how}",
-        ),
-        Row(
-            measure="two processes",
-            ours=two,
-            peer=one,
-            unit=unit,
-            bar=1.8,
-            how=f"one thread each; peer: one process of one thread, the same global batch; {how}",
-        ),
+        Conditions("%", how).row("time not waiting for data", 100 * busy, 100.0, bar=0.97),
+        row("training", ours, resident_rate, bar=0.97, how=resident_batch),
+        row("training, beside the usual way", ours, usual_rate, bar=4.0, how=usual_way),
+        row("two processes", two, one, bar=1.8, how=alone),
     ]
 
 
-def _saving_row(saved: list[float], length: Length) -> Row:
+def _saving_row(rates: list[float], batch_size: int, length: Length) -> Row:
+    """What one checkpoint costs in a turn that holds it, spread over the steps between two."""
+    saving, plain = rates
+    seconds = length.saving_steps * batch_size * (1 / saving - 1 / plain)
+    images = SAVE_EVERY_STEPS * batch_size
     return Row(
         measure="training with checkpoints",
-        ours=saved[0],
-        peer=saved[1],
+        ours=images / (images / plain + seconds),
+        peer=plain,
         unit="images/s",
         bar=0.98,
-        how=f"one every {length.save_every_steps} steps of {SAVING_BATCH_SIZE} faces; peer: none",
+        how=f"one every {SAVE_EVERY_STEPS} steps of {batch_size} faces, costing {seconds:.2f} s; peer: none",
     )

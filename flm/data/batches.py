@@ -12,7 +12,7 @@ from flm.data.manifest import Manifest
 from flm.data.reader import BadSampleError, EncodedSample, Sample, ShardReader
 from flm.data.samples import Batch
 from flm.errors import InputError, OneProcessInputError
-from flm.geometry import square_crops
+from flm.geometry import boxes_around, square_crops
 
 Boxes = Literal["truth", "annotation"]
 """The landmarks' own box, or the one that came with the annotation."""
@@ -153,9 +153,7 @@ class BatchReader:
         self, samples: Sequence[Sample | EncodedSample], landmarks: Float[np.ndarray, "batch points 2"]
     ) -> Float[np.ndarray, "batch 3 3"]:
         if self.boxes == "truth":
-            # As `FaceBox.around`, of all at once.
-            left_top = landmarks.min(1)
-            sides = landmarks.max(1) - left_top + 1
+            left_top, sides = boxes_around(landmarks)
         else:
             records = [sample.record for sample in samples]
             boxes = [record.face_box_image.mapped(record.image_to_shard) for record in records]

@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import torch
-import torchvision.io
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -32,13 +31,14 @@ def decode_on(batch: Batch, device: torch.device) -> Batch:
 
 
 def _decode_together(batch: Batch, device: torch.device) -> UInt8[Tensor, "batch 3 height width"]:
+    # Imported here: every loader imports this module, few decode on a device.
+    import torchvision.io
+
     # Writable, as torch.frombuffer wants it.
     encoded = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in batch.jpegs]
     with warnings.catch_warnings():
         # TorchCodec is to follow it one day.
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", UserWarning)
         crops = torchvision.io.decode_jpeg(encoded, torchvision.io.ImageReadMode.RGB, device=device)
     return torch.stack(list(crops))
 

@@ -21,6 +21,9 @@ from flm.landmarks import LandmarkScheme, scheme_named
 MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA_VERSION = 1
 
+SPLITS = ("train", "validation", "test")
+"""Those of conversion, in the order in which they are told."""
+
 _PLAIN_NAME = re.compile(r"[^/\\:\x00-\x1f]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -57,6 +60,9 @@ class Manifest:
     """Number of faces of each subset, by split."""
     sample_format: SampleFormat | None = None
     """How the samples of shards are read that someone else made; None for our own."""
+    labels: str = ""
+    """What made the landmarks, where it was a network and not the annotators; the stored crops then were cut
+    out around other landmarks."""
 
     @property
     def landmark_scheme(self) -> LandmarkScheme:
@@ -97,6 +103,8 @@ class Manifest:
         fields = {"schema_version": MANIFEST_SCHEMA_VERSION, **dataclasses.asdict(self)}
         if self.sample_format is None:
             del fields["sample_format"]
+        if not self.labels:
+            del fields["labels"]
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         write_whole(folder / MANIFEST_NAME, text.encode())
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,34 +16,13 @@ from jaxtyping import Float32, UInt8
 
 from flm.errors import InputError
 from flm.geometry import FaceBox
+from flm.inference.detector_config import DetectorConfig
 from flm.inference.hub_file import hub_file
 
 YUNET_REPOSITORY = "opencv/face_detection_yunet"
 """On the Hugging Face Hub; MIT licence."""
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectorConfig:
-    """How faces are looked for."""
-
-    kind: Literal["auto", "yunet", "dlib", "whole"] = "auto"
-    """`auto` is YuNet, or dlib where YuNet's file cannot be had; `whole` takes the picture as one face."""
-    model: Path | None = None
-    """YuNet's ONNX file; fetched once from the Hugging Face Hub if not given."""
-    min_score: float = 0.6
-    """Of a face, between 0 and 1; lower finds more and errs more."""
-    side_px: int = 640
-    """Longer side that a picture is looked at with first; faces below a fiftieth of it are not found."""
-    search: Literal["quick", "thorough"] = "quick"
-    """`quick` looks at other scales only where nothing was found; `thorough` always looks at all of them."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_score < 1:
-            raise ValueError(f"--detector.min-score is {self.min_score}, must be between 0 and 1")
-        if not 64 <= self.side_px <= 4096:
-            raise ValueError(f"--detector.side-px is {self.side_px}, must be between 64 and 4096")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

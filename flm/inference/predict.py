@@ -1,108 +1,215 @@
-"""Landmarks of many picture files, written beside their overlays."""
+"""Landmarks of any number of pictures, written as files; gone on with where it was stopped.
 
-import dataclasses
-import itertools
+OUT/NAME.json, .pts, .png    files of each picture
+OUT/landmarks.*              files of all pictures, written at the end
+OUT/report.json              what was done and what could not be
+OUT/.flm-predict/            the lines of each process, from which a run goes on
+"""
+
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-from rich.progress import track
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flm.draw import PREDICTION_COLOR, Canvas, write_png
 from flm.errors import InputError
-from flm.files import write_whole
-from flm.geometry import FaceBox
-from flm.inference.predictor import Prediction, Predictor
+from flm.fields import to_fields
+from flm.files import whole_file, write_whole
+from flm.inference.given_boxes import NO_BOXES, GivenBoxes
+from flm.inference.inputs import PictureInput, pictures_of
+from flm.inference.predictor import Predictor
+from flm.inference.reading import PredictedPicture, predict_in_order
+from flm.inference.records import Record, picture_record
+from flm.inference.result_files import JSON_ONLY, OutputConfig, picture_files, write_files, write_run_files
+from flm.inference.result_log import ResultIndex, ResultWriter
+from flm.inference.share import Share
 from flm.landmarks import LandmarkScheme
-from flm.pictures import read_picture
 
-COORDINATE_DECIMALS = 3
-"""A thousandth of a pixel, far below what any network resolves."""
+STATE_FOLDER = ".flm-predict"
+SETTINGS_NAME = "settings.json"
+REPORT_NAME = "report.json"
 
-LEGIBLE_SIDE_PX = 480
-"""Smaller pictures are enlarged for their overlay, so that 68 dots can be told apart."""
+MISTAKES_KEPT = 20
+"""In the summary; the report has them all."""
+
+Listing = Callable[[], Iterator[PictureInput]]
+"""Goes through all pictures from the start, each time that it is called."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictSummary:
+    """What became of the pictures."""
+
+    num_pictures: int
+    num_without_faces: int
+    num_faces: int
+    num_mistakes: int
+    mistakes: tuple[str, ...]
+    """The first of them."""
 
 
 def predict(
-    checkpoint: Path, pictures: Sequence[Path], *, out: Path, box: FaceBox | None = None
-) -> list[InputError]:
-    """Write `NAME.json` and `NAME.png` into a folder for each picture.
+    inputs: Sequence[str],
+    *,
+    out: Path,
+    predictor: Predictor,
+    settings: Mapping[str, Any],
+    outputs: OutputConfig = JSON_ONLY,
+    boxes: GivenBoxes = NO_BOXES,
+    workers: int = 2,
+    overwrite: bool = False,
+) -> PredictSummary | None:
+    """Find the landmarks in all pictures, and write them into a folder.
+
+    What an earlier run of the same settings has done there is kept. Under a launcher, each process does its
+    share, and the first writes what is of all. Either may change the last digit that is told, where other
+    faces share a forward pass.
 
     Args:
-        checkpoint: a checkpoint's or a run's folder.
-        pictures: files; an EXIF rotation is applied, so coordinates are of the picture as viewers show it.
-        out: folder, made if missing.
-        box: around the face, px of each picture; the whole picture if None.
+        inputs: see `pictures_of`.
+        out: the folder, made if missing.
+        predictor: finds faces where no boxes are given, and landmarks.
+        settings: all that results depend on beside the pictures.
+        outputs: what is written.
+        boxes: of faces; those of the predictor's detector where there are none.
+        workers: threads that read pictures and look for faces.
+        overwrite: begin anew, whatever is in the folder.
 
     Returns:
-        What was wrong with the pictures that could not be read; the others are done.
+        What became of the pictures; None of a process that is not the first.
 
     Raises:
-        InputError: there is no checkpoint, the folder cannot be written, or a picture would be replaced.
+        InputError: there is no picture, the folder cannot be written or holds the results of other settings.
     """
-    named = list(zip(pictures, _names(pictures), strict=True))
-    overlays = {(out / f"{name}.png").resolve() for _, name in named}
-    for path in pictures:
-        if path.resolve() in overlays:
-            raise InputError(f"{path}: an overlay of that name would replace it; choose another --out")
-    predictor = Predictor.load(checkpoint)
-    mistakes = []
-    for path, name in track(named, "pictures", transient=True):
-        try:
-            picture = read_picture(path, upright=True)
-        except InputError as mistake:
-            mistakes.append(mistake)
-            continue
-        faces = predictor.predict(picture, None if box is None else [box])
-        text = json.dumps(to_json(path, picture, faces)) + "\n"
-        write_whole(out / f"{name}.json", text.encode())
-        write_png(out / f"{name}.png", overlay(picture, faces, predictor.scheme))
-    return mistakes
+    share, state = Share.of_environment(), out / STATE_FOLDER
+
+    def listing() -> Iterator[PictureInput]:
+        return pictures_of(
+            inputs, skip=out, allow_private_urls=predictor.allow_private_urls, taken=Path(REPORT_NAME).stem
+        )
+
+    num_mine = sum(share.is_mine(number) for number, _ in enumerate(listing()))
+    if share.is_first:
+        _prepare(state, settings, overwrite)
+    share.meet(state)
+    may_replace = json.loads((state / SETTINGS_NAME).read_text())["is_resumed"] or overwrite
+    index = ResultIndex(state)
+    mine = (picture for number, picture in enumerate(listing()) if share.is_mine(number))
+    with (
+        contextlib.closing(ResultWriter(state, share.process)) as results,
+        _progress(num_mine, is_shown=share.is_first) as advance,
+    ):
+        todo = (picture for picture in mine if not (index.is_done(picture.name) and advance()))
+        for done in predict_in_order(todo, predictor, boxes, workers=workers):
+            _keep(done, out, results, outputs, predictor.scheme, may_replace=may_replace)
+            advance()
+    share.wait_for_all(state)
+    return _merge(out, listing, outputs, predictor.scheme) if share.is_first else None
 
 
-def to_json(
-    path: Path, picture: UInt8[np.ndarray, "height width 3"], faces: Iterable[Prediction]
-) -> dict[str, Any]:
-    """The faces of a picture, coordinates in px of the picture, 0-based."""
-    return {
-        "image": str(path),
-        "width": picture.shape[1],
-        "height": picture.shape[0],
-        "faces": [
-            {
-                "box": dataclasses.asdict(face.box_image),
-                "landmarks": np.round(face.landmarks_image, COORDINATE_DECIMALS).tolist(),
-                "covariance": None
-                if face.covariance_image is None
-                else np.round(face.covariance_image, COORDINATE_DECIMALS).tolist(),
-            }
-            for face in faces
-        ],
-    }
+def _prepare(state: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder of a run, or check that it is this run's."""
+    path = state / SETTINGS_NAME
+    is_resumed = path.exists() and not overwrite
+    settings = json.loads(json.dumps(settings))
+    if is_resumed:
+        before = json.loads(path.read_text())["settings"]
+        for name in sorted(before.keys() | settings.keys()):
+            if before.get(name) != settings.get(name):
+                raise InputError(
+                    f"{state.parent}: holds results of another run ({name} was {before.get(name)}, is "
+                    f"{settings.get(name)}); choose another --out or begin anew with --overwrite"
+                )
+    else:
+        shutil.rmtree(state, ignore_errors=True)
+    write_whole(path, json.dumps({"is_resumed": is_resumed, "settings": settings}, indent=2).encode())
 
 
-def overlay(
-    picture: UInt8[np.ndarray, "height width 3"], faces: Iterable[Prediction], scheme: LandmarkScheme
-) -> UInt8[np.ndarray, "drawn_height drawn_width 3"]:
-    """The picture with boxes, lines and dots on it."""
-    canvas = Canvas(picture, scale=max(1, round(LEGIBLE_SIDE_PX / max(picture.shape[:2]))))
-    for face in faces:
-        canvas.box(face.box_image)
-        canvas.lines(face.landmarks_image, scheme, PREDICTION_COLOR)
-        canvas.dots(face.landmarks_image, PREDICTION_COLOR)
-    return canvas.picture
+def _keep(
+    done: PredictedPicture,
+    out: Path,
+    results: ResultWriter,
+    outputs: OutputConfig,
+    scheme: LandmarkScheme,
+    *,
+    may_replace: bool,
+) -> None:
+    """Write what is known of a picture: its files, and then its line, which so tells that they are there."""
+    name, picture = done.source.name, done.picture
+    if picture is None:
+        results.add_mistake(name, done.mistake)
+        return
+    height, width = picture.shape[:2]
+    try:
+        record = picture_record(name, done.source.image, (width, height), done.faces, scheme)
+    except InputError as mistake:
+        results.add_mistake(name, str(mistake))
+        return
+    write_files(out, picture_files(record, picture, outputs), may_replace=may_replace)
+    results.add_result(name, record)
 
 
-def _names(pictures: Sequence[Path]) -> Iterator[str]:
-    """A name for each picture's outputs; the second of the same name gets a number, free of other names."""
-    stems, taken = {path.stem for path in pictures}, set[str]()
-    for path in pictures:
-        name = path.stem
-        if name in taken:
-            numbered = (f"{name}-{number}" for number in itertools.count(2))
-            name = next(other for other in numbered if other not in stems and other not in taken)
-        taken.add(name)
-        yield name
+def _merge(out: Path, listing: Listing, outputs: OutputConfig, scheme: LandmarkScheme) -> PredictSummary:
+    """Write what is of all pictures: the formats, and the report."""
+    index = ResultIndex(out / STATE_FOLDER)
+
+    def found() -> Iterator[tuple[str, Record | str]]:
+        for source in listing():
+            what = index.found(source.name)
+            if what is not None:
+                yield source.name, what
+
+    def records() -> Iterator[Record]:
+        return (what for _, what in found() if not isinstance(what, str))
+
+    with contextlib.closing(index):
+        write_run_files(out, records, outputs.formats, scheme)
+        return _write_report(out / REPORT_NAME, found())
+
+
+def _write_report(path: Path, found: Iterator[tuple[str, Record | str]]) -> PredictSummary:
+    num_pictures = num_faces = num_without_faces = num_mistakes = 0
+    mistakes: list[str] = []
+    with whole_file(path) as file:
+        file.write(b'{\n  "mistakes": [')
+        for name, what in found:
+            num_pictures += 1
+            if isinstance(what, str):
+                file.write(b",\n    " if num_mistakes else b"\n    ")
+                file.write(json.dumps({"name": name, "mistake": what}, ensure_ascii=False).encode())
+                num_mistakes += 1
+                mistakes += [what] if num_mistakes <= MISTAKES_KEPT else []
+            else:
+                num_faces += len(what["faces"])
+                num_without_faces += not what["faces"]
+        summary = PredictSummary(
+            num_pictures=num_pictures,
+            num_faces=num_faces,
+            num_without_faces=num_without_faces,
+            num_mistakes=num_mistakes,
+            mistakes=tuple(mistakes),
+        )
+        counts = {name: value for name, value in to_fields(summary).items() if name != "mistakes"}
+        file.write(b"\n  ]," + json.dumps(counts, indent=2).encode()[1:] + b"\n")
+    return summary
+
+
+@contextlib.contextmanager
+def _progress(num_pictures: int, *, is_shown: bool) -> Iterator[Callable[[], bool]]:
+    """A bar on a terminal; each call moves it by a picture, and is true."""
+    columns = TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    is_shown &= console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as progress:
+        task = progress.add_task("", total=num_pictures)
+
+        def advance() -> bool:
+            progress.advance(task)
+            return True
+
+        yield advance

@@ -23,6 +23,7 @@ Backbone = Literal[
     "xception71",
     "xception_compact",
     "xception_compact_slim",
+    "xception_compact_wide",
 ]
 Head = Literal["regression", "heatmap", "simcc"]
 
@@ -171,7 +172,7 @@ def _create_backbone(config: ModelConfig, from_hub: bool) -> nn.Module:
     # timm takes seconds to import, and the configuration of a run needs this module without a network.
     import timm
 
-    import flm.model.xception_compact  # noqa: F401 - registers two backbones with timm
+    import flm.model.xception_compact  # noqa: F401 - registers three backbones with timm
 
     try:
         # "getter" takes features without hooks, so that the network can be copied, compiled and exported.

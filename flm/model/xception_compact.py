@@ -1,4 +1,4 @@
-"""The small Xception of the reference project, and a slimmer relative of it, both registered with timm.
+"""The small Xception of the reference project, and two relatives of it for CPUs, all registered with timm.
 
 `timm.create_model("xception_compact", …)` knows them once this module is imported.
 """
@@ -174,7 +174,7 @@ default_cfgs = generate_default_cfgs(
             "first_conv": "stem.0",
             "classifier": "fc",
         }
-        for name in ("xception_compact", "xception_compact_slim")
+        for name in ("xception_compact", "xception_compact_slim", "xception_compact_wide")
     }
 )
 
@@ -209,3 +209,19 @@ def xception_compact_slim(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         "exit_channels": (256, 512),
     }
     return _build("xception_compact_slim", pretrained, **{**slim, **kwargs})
+
+
+@register_model
+def xception_compact_wide(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """As `xception_compact_slim`, with three times its weights: for the best quality a CPU has time for.
+
+    Under a heatmap head of 128 channels it has 3.45 M parameters and takes 0.51 GFLOP at 128 px. Of six such
+    networks it had the most multiplications a millisecond in onnxruntime.
+    """
+    wide: dict[str, Any] = {
+        "stem_strides": (2, 2),
+        "entry_channels": (32, 64, 192, 320),
+        "middle_blocks": 6,
+        "exit_channels": (512, 768),
+    }
+    return _build("xception_compact_wide", pretrained, **{**wide, **kwargs})

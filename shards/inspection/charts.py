@@ -7,13 +7,12 @@ from html import escape
 import numpy as np
 from jaxtyping import Float
 
-from shards.inspection.page import number
+from flm.page import number
+from flm.plot import MOST_TICKS, nice_ticks, svg
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 38, 10, 14, 40
 """Room around the plot. The unit of the view box is about a pixel, on a telephone too."""
-
-MOST_TICKS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,17 +57,6 @@ def logarithmic_axis(label: str, low: float, high: float, bins_per_octave: int) 
     return Axis(label=label, edges=edges, ticks=ticks.tolist(), logarithmic=True)
 
 
-def nice_ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten, about `MOST_TICKS` of them."""
-    least = (high - low) / MOST_TICKS
-    power = 10.0 ** np.floor(np.log10(least))
-    step = next(
-        float(factor * power) for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9)
-    )
-    multiples = range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)
-    return [multiple * step for multiple in multiples]
-
-
 def histogram(
     groups: Mapping[str, Float[np.ndarray, " faces"]],
     axis: Axis,
@@ -96,12 +84,6 @@ def histogram(
         drawn.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
         drawn.append(f'<text class="note" x="{x + 4:.1f}" y="{TOP + 8}">{escape(mark[1])}</text>')
     return svg(drawn, (0.0, 0.0, float(WIDTH), float(HEIGHT)), about)
-
-
-def svg(drawn: Sequence[str], view_box: tuple[float, float, float, float], about: str) -> str:
-    """A picture of elements, with its description."""
-    box = " ".join(f"{number:.6g}" for number in view_box)
-    return f'<svg viewBox="{box}" role="img" aria-label="{escape(about)}">{"".join(drawn)}</svg>'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

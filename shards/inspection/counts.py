@@ -2,9 +2,8 @@
 
 from html import escape
 
-from flm.data.manifest import Manifest
-from shards.inspection.page import facts, percent
-from shards.plan import SPLITS
+from flm.data.manifest import SPLITS, Manifest
+from flm.page import facts, percent
 
 COLORS = ("first", "second", "third")
 """Classes of the style sheet, one for each of `SPLITS` in the order train, test, validation."""
@@ -37,7 +36,8 @@ def header(manifest: Manifest, place: str) -> str:
         "Source": manifest.source,
         "Licence": manifest.licence,
         "Splits": manifest.split_rule,
-        "Landmarks": f"{manifest.scheme}, {manifest.landmark_scheme.num_points} points",
+        "Landmarks": f"{manifest.scheme}, {manifest.landmark_scheme.num_points} points"
+        + (f"; {manifest.labels}" if manifest.labels else ""),
         "Stored crops": f"{manifest.crop_size_px} by {manifest.crop_size_px} px; "
         f"{percent(manifest.crop_margin)} of the landmarks' box is added on each side",
         "Shards": f"{len(shards):,} in {place}, {num_mb:,.1f} MB",

@@ -14,8 +14,8 @@ from flm.data.reader import Sample, ShardReader
 from flm.data.samples import SampleDecoder
 from flm.data.store import ShardStore
 from flm.geometry import FaceBox, transform_points
-from flm.landmarks import IBUG_68
-from shards.inspection.head_pose import HeadPose, head_pose
+from flm.landmarks import scheme_named
+from flm.pose import HeadPose, head_pose
 from shards.progress import progress
 from shards.workers import map_in_order, prepare_workers
 
@@ -133,7 +133,7 @@ def _inspect_one(where: FacePlace, sample: Sample) -> InspectedFace:
         landmarks_shard=record.landmarks_shard,
         face_size_px=FaceBox.around(landmarks_image).long_side,
         outside_share=outside_share(sample.crop_shard),
-        pose=head_pose(record.landmarks_shard) if record.scheme == IBUG_68.name else None,
+        pose=head_pose(record.landmarks_shard, scheme_named(record.scheme)),
     )
 
 

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.data.manifest import Manifest
+from flm.page import card, number, percent
+from flm.pose import HeadPose
 from shards.inspection.charts import histogram, linear_axis, logarithmic_axis
 from shards.inspection.faces import InspectedFace
-from shards.inspection.head_pose import HeadPose
-from shards.inspection.page import card, number, percent
 
 UNBROKEN = "\N{NO-BREAK SPACE}"
 POSE_BIN_DEG = 5.0

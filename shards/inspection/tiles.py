@@ -1,19 +1,15 @@
 """Faces as small pictures with their landmarks, ready to stand in a page."""
 
-import base64
-
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from flm.data.reader import Sample
-from flm.draw import PREDICTION_COLOR, TRUTH_COLOR, Canvas
+from flm.draw import PREDICTION_COLOR, TRUTH_COLOR, Canvas, jpeg_uri
 from flm.geometry import FaceBox, resample, square_crop, transform_points
 from flm.landmarks import LandmarkScheme
 
 SMALL_PX = 144
 LARGE_PX = 320
-JPEG_QUALITY = 78
 MARGIN = 0.25
 """Around the landmarks, of their longer side."""
 
@@ -23,7 +19,7 @@ SUSPECT_COLOR = (255, 214, 10)
 def small_tile(sample: Sample, scheme: LandmarkScheme) -> str:
     """A face for a sheet of many, as a data URI."""
     picture, landmarks, _ = _cut_out(sample, SMALL_PX)
-    return _data_uri(Canvas(picture).lines(landmarks, scheme, TRUTH_COLOR).picture)
+    return jpeg_uri(Canvas(picture).lines(landmarks, scheme, TRUTH_COLOR).picture)
 
 
 def large_tile(
@@ -40,7 +36,7 @@ def large_tile(
     picture, landmarks, shard_to_tile = _cut_out(sample, LARGE_PX)
     canvas = Canvas(picture).lines(transform_points(expected_shard, shard_to_tile), scheme, PREDICTION_COLOR)
     canvas.lines(landmarks, scheme, TRUTH_COLOR).dots(landmarks, TRUTH_COLOR, 1.6)
-    return _data_uri(canvas.dots(landmarks[[point]], SUSPECT_COLOR, 4.0).picture)
+    return jpeg_uri(canvas.dots(landmarks[[point]], SUSPECT_COLOR, 4.0).picture)
 
 
 def _cut_out(
@@ -51,9 +47,3 @@ def _cut_out(
     shard_to_tile = square_crop(FaceBox.around(landmarks_shard), size_px, MARGIN)
     picture = resample(sample.crop_shard, shard_to_tile, size_px)
     return picture, transform_points(landmarks_shard, shard_to_tile), shard_to_tile
-
-
-def _data_uri(picture: UInt8[np.ndarray, "height width 3"]) -> str:
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"

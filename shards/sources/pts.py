@@ -7,10 +7,10 @@ import numpy as np
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
+from flm.pts_file import PTS_ORIGIN, read_pts_file
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.ibug import photo_of
 from shards.sources.layout import NOT_STATED, Split, files_below, folder_subset, picture_beside
-from shards.sources.pts_file import PTS_ORIGIN, read_pts_file
 
 
 def read_pts(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from flm.pose import rotation_matrix
 from shards.synthesis.shape import NUM_LANDMARKS, HeadShape, draw_shape
 
 YAW_LIMIT_DEG = 45.0
@@ -64,24 +65,6 @@ class PosedHead:
 def stream(seed: int, index: int, number: int) -> np.random.Generator:
     """One of the independent sources of randomness of face `index`."""
     return np.random.default_rng((seed, index, number))
-
-
-def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Float[np.ndarray, "3 3"]:
-    """Turn about the vertical, then nod (positive looks down), then tilt (positive is clockwise)."""
-    yaw, pitch, roll = np.deg2rad([yaw_deg, pitch_deg, roll_deg])
-    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    nod = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
-    tilt = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
-    return tilt @ nod @ turn
-
-
-def rotation_angles_deg(rotation: Float[np.ndarray, "3 3"]) -> tuple[float, float, float]:
-    """Yaw, pitch and roll that `rotation_matrix` makes this rotation of; pitch within ±90°."""
-    yaw = np.arctan2(-rotation[2, 0], rotation[2, 2])
-    pitch = np.arcsin(np.clip(-rotation[2, 1], -1, 1))
-    roll = np.arctan2(-rotation[0, 1], rotation[1, 1])
-    yaw_deg, pitch_deg, roll_deg = np.rad2deg([yaw, pitch, roll]).tolist()
-    return yaw_deg, pitch_deg, roll_deg
 
 
 def _draw_angle(rng: np.random.Generator, spread_deg: float, limit_deg: float) -> float:

@@ -1,8 +1,7 @@
 """The 3-D head: a mean shape with the 68 iBUG points, and how identity and expression move it.
 
-Head frame: one unit is the inter-ocular distance (about 9 cm), x to the picture's right, y down, z towards
-the camera, origin midway between the outer eye corners. Every variation is a displacement of the control
-points times a coefficient; what must meet exactly (lids, lips) is closed afterwards.
+The head frame is that of `flm.pose`. Every variation is a displacement of the control points times a
+coefficient; what must meet exactly (lids, lips) is closed afterwards.
 """
 
 import functools
@@ -12,26 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.landmarks import IBUG_68
-
-# Right half (the picture's left) of a mean over 16 fitted faces, mirrored copies included.
-_HALF_LANDMARKS = {
-    **dict(enumerate([
-        (-0.8366, -0.0911, -0.7998), (-0.8137, 0.1403, -0.8269), (-0.7686, 0.3517, -0.8568),
-        (-0.7219, 0.5440, -0.8567), (-0.6553, 0.7602, -0.7980), (-0.5449, 0.9555, -0.6537),
-        (-0.4166, 1.1005, -0.4613), (-0.2496, 1.2281, -0.2912), (0.0000, 1.2962, -0.2250),
-    ])),
-    17: (-0.6513, -0.1736, -0.0409), 18: (-0.5558, -0.2063, 0.1088), 19: (-0.4340, -0.2083, 0.2026),
-    20: (-0.3183, -0.1874, 0.2543), 21: (-0.2140, -0.1556, 0.2733),
-    27: (0.0000, 0.0600, 0.2665), 28: (0.0000, 0.2150, 0.3325), 29: (0.0000, 0.3707, 0.4065),
-    30: (0.0000, 0.4901, 0.4071), 31: (-0.1415, 0.5271, 0.1371), 32: (-0.0809, 0.5504, 0.1835),
-    33: (0.0000, 0.5698, 0.2037),
-    36: (-0.5000, 0.0000, 0.0000), 37: (-0.4249, -0.0263, 0.1006), 38: (-0.3190, -0.0289, 0.1038),
-    39: (-0.2197, 0.0200, 0.0617), 40: (-0.3104, 0.0501, 0.0835), 41: (-0.4224, 0.0494, 0.0571),
-    48: (-0.2979, 0.7774, -0.0654), 49: (-0.1964, 0.7329, 0.0894), 50: (-0.0681, 0.7051, 0.1718),
-    51: (0.0000, 0.7207, 0.1759), 57: (0.0000, 0.9406, 0.0734), 58: (-0.0969, 0.9299, 0.0638),
-    59: (-0.1872, 0.8764, 0.0223), 60: (-0.2745, 0.7749, -0.0581), 61: (-0.0860, 0.7720, 0.0938),
-    62: (0.0000, 0.7742, 0.1148), 66: (0.0000, 0.8438, 0.0816), 67: (-0.0844, 0.8349, 0.0704),
-}  # fmt: skip
+from flm.pose import mean_face
 
 # What the landmarks leave open, placed by hand on a head of usual proportions (eyes at half its height).
 _EXTRA_MIDDLE = [
@@ -76,13 +56,8 @@ SKULL_CENTER = np.array([0.0, 0.1, -0.75])
 @functools.cache
 def mean_controls() -> Float[np.ndarray, "controls 3"]:
     """The control points of the mean face, head frame: the 68 landmarks, then what they leave open."""
-    mirror = np.array([-1.0, 1.0, 1.0])
-    landmarks = np.zeros((NUM_LANDMARKS, 3))
-    for point, position in _HALF_LANDMARKS.items():
-        landmarks[point] = position
-        landmarks[IBUG_68.mirror_permutation[point]] = np.array(position) * mirror
     side = np.array(_EXTRA_SIDE)
-    return np.concatenate([landmarks, np.array(_EXTRA_MIDDLE), side, side * mirror])
+    return np.concatenate([mean_face(), np.array(_EXTRA_MIDDLE), side, side * [-1.0, 1.0, 1.0]])
 
 
 def _bump(center: tuple[float, float, float], radius: float, *, both_sides: bool = True) -> np.ndarray:

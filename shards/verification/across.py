@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
+from flm.data.manifest import SPLITS
 from shards.likeness import alike_pairs
-from shards.plan import SPLITS
 from shards.verification.checks import SampleFacts, ShardReport
 from shards.verification.findings import Finding, Kind
 

@@ -25,6 +25,8 @@ from shards.verification.scan import read_members, scan_shard
 MOST_OFF_PX = 0.5
 """How far the crop of a face may lie from where its landmarks put it; rounding gives a thousandth."""
 
+MOST_OFF_SHARE = 0.25
+"""The same as a share of the crop, where a network found the landmarks after the crop was cut out."""
 
 MOST_FROM_BOX = 1.0
 """How far the landmarks' centre may lie from the face box's, in longer sides of the larger of the two."""
@@ -178,11 +180,12 @@ class _Samples:
             return Kind.OTHER_THAN_MANIFEST, (
                 f"{record.scheme} at {width}x{height} px, the manifest says {scheme} at {size}x{size} px"
             )
-        fault = _misplaced(record, size, self.manifest.crop_margin)
+        most_off_px = MOST_OFF_SHARE * size if self.manifest.labels else MOST_OFF_PX
+        fault = _misplaced(record, size, self.manifest.crop_margin, most_off_px)
         return (Kind.MISPLACED_FACE, fault) if fault is not None else None
 
 
-def _misplaced(record: SampleRecord, size_px: int, margin: float) -> str | None:
+def _misplaced(record: SampleRecord, size_px: int, margin: float, most_off_px: float) -> str | None:
     """Why landmarks, matrix and face box cannot be of one face, cut out as conversion does it."""
     landmarks_image = transform_points(record.landmarks_shard, np.linalg.inv(record.image_to_shard))
     truth_box = FaceBox.around(landmarks_image)
@@ -191,7 +194,7 @@ def _misplaced(record: SampleRecord, size_px: int, margin: float) -> str | None:
     corners = np.array([[0.0, 0.0], [edge, 0.0], [edge, edge], [0.0, edge]])
     corners_image = transform_points(corners, np.linalg.inv(expected))
     off_px = float(np.abs(transform_points(corners_image, record.image_to_shard) - corners).max())
-    if not off_px <= MOST_OFF_PX:
+    if not off_px <= most_off_px:
         return f"its crop lies {off_px:.1f} px from where the landmarks and the margin {margin:g} put it"
     box = record.face_box_image
     away = max(abs(truth_box.center_x - box.center_x), abs(truth_box.center_y - box.center_y))

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flm.data.manifest import Manifest, ShardEntry
+from flm.data.output import locked
 from flm.data.store import LocalStore
+from flm.data.writer import write_shard
 from flm.errors import InputError
-from flm.files import write_whole
-from shards.output import locked
-from shards.tars import sync, write_shard
+from flm.files import sync, write_whole
 from shards.verification.checks import ShardReport, ShardTask, check_shard
 from shards.verification.findings import Finding, Kind
 from shards.verification.scan import read_members, scan_shard

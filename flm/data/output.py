@@ -1,20 +1,22 @@
-"""A folder of shards that appears whole or not at all."""
+"""A folder of shards that appears whole or not at all, and that is gone on with where it was left."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from flm.data.manifest import MANIFEST_NAME, Manifest
+from flm.data.manifest import MANIFEST_NAME, SPLITS, Manifest, ShardEntry
+from flm.data.writer import write_shard
 from flm.errors import InputError
-from shards.plan import SPLITS
-from shards.tars import sync
-from shards.workers import signals_deferred
+from flm.files import sha256_of, sync, write_whole
+from flm.interruption import signals_deferred
 
 LOCK_NAME = ".convert.lock"
 UNFINISHED_NAME = ".unfinished"
@@ -62,6 +64,65 @@ def replaced_when_done(out: Path, *, keep_unfinished: bool = False) -> Iterator[
             # Fails, as it should, where the folder was filled.
             with contextlib.suppress(OSError):
                 out.rmdir()
+
+
+def add_shard(
+    unfinished: Path, name: str, samples: Iterable[dict[str, str | bytes]], *, made_from: str
+) -> None:
+    """Write a tar into an unfinished folder, and then its entry beside it.
+
+    Args:
+        unfinished: of `replaced_when_done`.
+        name: of the tar.
+        samples: in its order.
+        made_from: what `is_done` compares.
+    """
+    _write_entry(unfinished, write_shard(unfinished / name, samples, made_from=made_from))
+
+
+def entry_of(unfinished: Path, name: str) -> ShardEntry:
+    """The entry of a tar that is done."""
+    return ShardEntry(**json.loads(_entry_path(unfinished, name).read_bytes()))
+
+
+def is_done(name: str, made_from: str, unfinished: Path, out: Path) -> bool:
+    """Whether a shard of an earlier start, stopped or complete, is the one wanted; takes it over.
+
+    Args:
+        name: of the tar.
+        made_from: the hash of all that it is made from.
+        unfinished: of `replaced_when_done`.
+        out: the folder itself.
+    """
+    if _entry_path(unfinished, name).exists():
+        return _is_whole(entry_of(unfinished, name), made_from, unfinished / name)
+    listed = _entries_of_manifest(out).get(name)
+    if listed is None or not _is_whole(listed, made_from, out / name):
+        return False
+    # A second name for the same bytes; `out` keeps its own until the new folder is published.
+    (unfinished / name).unlink(missing_ok=True)
+    (unfinished / name).hardlink_to(out / name)
+    _write_entry(unfinished, listed)
+    return True
+
+
+def _is_whole(entry: ShardEntry, made_from: str, path: Path) -> bool:
+    return entry.made_from == made_from and path.exists() and sha256_of(path) == entry.sha256
+
+
+def _entry_path(unfinished: Path, name: str) -> Path:
+    return unfinished / f"{name}.json"
+
+
+def _write_entry(unfinished: Path, entry: ShardEntry) -> None:
+    write_whole(_entry_path(unfinished, entry.name), json.dumps(dataclasses.asdict(entry)).encode())
+
+
+def _entries_of_manifest(out: Path) -> Mapping[str, ShardEntry]:
+    if not (out / MANIFEST_NAME).exists():
+        return {}
+    splits = Manifest.read(out).splits
+    return {entry.name: entry for entries in splits.values() for entry in entries}
 
 
 @contextlib.contextmanager

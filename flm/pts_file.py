@@ -48,3 +48,13 @@ def read_pts_file(
             "fix or remove the file"
         )
     return np.array(points, dtype=np.float64) - origin
+
+
+def pts_text(landmarks_image: Float[np.ndarray, "points 2"]) -> str:
+    """What a `.pts` file of these landmarks holds, as those of iBUG do.
+
+    Args:
+        landmarks_image: px of the picture, 0-based; the file counts from 1.
+    """
+    lines = "\n".join(f"{x:.6f} {y:.6f}" for x, y in (landmarks_image + PTS_ORIGIN).tolist())
+    return f"version: 1\nn_points:  {len(landmarks_image)}\n{{\n{lines}\n}}\n"

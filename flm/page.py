@@ -56,6 +56,27 @@ def facts(values: Mapping[str, str]) -> str:
     return f"<dl>{''.join(rows)}</dl>"
 
 
+def table(kind: str, head: Sequence[str], rows: Sequence[str]) -> str:
+    """A table that scrolls by itself where it is wider than the page.
+
+    Args:
+        kind: classes of the style sheet.
+        head: of the columns, HTML.
+        rows: as `row` makes them.
+    """
+    columns = "".join(f"<th>{name}</th>" for name in head)
+    body = "\n".join(rows)
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{columns}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def row(name: str, cells: Sequence[str], kind: str = "") -> str:
+    """A row of a table, HTML; classes of the style sheet."""
+    return f'<tr class="{kind}"><th>{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
 def card(heading: str, picture: str, caption: str) -> str:
     """A figure with a heading.
 

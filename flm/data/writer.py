@@ -1,13 +1,12 @@
 """Tars as this project writes them: equal samples give equal bytes."""
 
-import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flm.data.manifest import ShardEntry
+from flm.files import sha256_of, sync
 
 MEMBER_MTIME_S = 946_684_800
 """Start of the year 2000, for every member of every tar."""
@@ -48,18 +47,3 @@ def _add(tar: tarfile.TarFile, sample: Mapping[str, str | bytes]) -> None:
         member.size, member.mtime, member.mode = len(content), MEMBER_MTIME_S, 0o644
         member.uname = member.gname = "flm"
         tar.addfile(member, io.BytesIO(content))
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Return when the file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

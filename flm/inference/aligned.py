@@ -1,0 +1,66 @@
+"""Faces cut out upright, all alike in size and place."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from flm.geometry import resample
+from flm.landmark_conversion import shared_points
+from flm.landmarks import IBUG_68, LandmarkScheme
+from flm.pose import SIDES_OF_THE_JAW, mean_face
+
+ALIGNED_SIZE_PX = 256
+
+MEAN_FACE_SHARE = 0.36
+"""Of the crop's side: the distance between the outer eye corners of a mean face seen from the front."""
+
+SMALLEST_SPREAD_PX = 1e-3
+"""Landmarks nearer to each other are all in one place."""
+
+MIDDLE_OF_FACE = (0.0, 0.47)
+"""What lies in the middle of the crop: between brows and chin of the mean head, in its frame."""
+
+
+def aligned_crop(
+    picture: UInt8[np.ndarray, "height width 3"],
+    landmarks_image: Float[np.ndarray, "points 2"],
+    scheme: LandmarkScheme,
+    size_px: int = ALIGNED_SIZE_PX,
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A face, turned upright and scaled so that its features lie as near as can be to those of a mean face.
+
+    Args:
+        picture: RGB.
+        landmarks_image: px of the picture.
+        scheme: of the landmarks.
+        size_px: side of the crop.
+    """
+    return resample(picture, image_to_aligned(landmarks_image, scheme, size_px), size_px)
+
+
+def image_to_aligned(
+    landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkScheme, size_px: int = ALIGNED_SIZE_PX
+) -> Float[np.ndarray, "3 3"]:
+    """The similarity from px of the picture to px of an aligned crop, without a reflection.
+
+    Raises:
+        ValueError: the landmarks are all in one place, or not finite.
+
+    Source: Schönemann and Carroll, "Fitting One Matrix to Another under Choice of a Central Dilation and a
+    Rigid Motion", 1970; the scale is that of the spreads, which does not shrink where the fit is poor.
+    """
+    own, reference = shared_points(scheme, IBUG_68)
+    inner = [row for row, point in enumerate(reference) if point not in SIDES_OF_THE_JAW]
+    seen = landmarks_image[np.array(own)[inner]].astype(np.float64)
+    wanted = (mean_face()[np.array(reference)[inner], :2] - MIDDLE_OF_FACE) * MEAN_FACE_SHARE * size_px
+    seen_middle, wanted_middle = seen.mean(axis=0), wanted.mean(axis=0)
+    seen, wanted = seen - seen_middle, wanted - wanted_middle
+    spread = float(np.linalg.norm(seen))
+    if not np.isfinite(spread) or spread < SMALLEST_SPREAD_PX:
+        raise ValueError("the landmarks show no face")
+    along = (seen * wanted).sum()
+    across = (seen[:, 0] * wanted[:, 1] - seen[:, 1] * wanted[:, 0]).sum()
+    turn = np.array([[along, -across], [across, along]]) / max(float(np.hypot(along, across)), 1e-12)
+    matrix = np.eye(3)
+    matrix[:2, :2] = turn * float(np.linalg.norm(wanted)) / spread
+    matrix[:2, 2] = wanted_middle + (size_px - 1) / 2 - matrix[:2, :2] @ seen_middle
+    return matrix

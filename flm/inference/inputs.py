@@ -1,0 +1,189 @@
+"""What the user names, as pictures one after the other: files, folders, globs, URLs, shards.
+
+The order is the same each time, so that several processes can share it and a run can be gone on with. In
+memory are the names of one folder, or of one glob, at a time.
+"""
+
+import glob
+import itertools
+import os
+import re
+import tarfile
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from flm.errors import InputError
+from flm.inference.fetch import is_url
+from flm.inference.picture_input import Picture, as_picture
+from flm.pictures import decode_picture
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pnm",
+     ".jp2", ".avif", ".heic", ".heif"}
+)  # fmt: skip
+"""Of the files that are taken out of folders and shards. A file that is named itself may have any."""
+
+SHARD_SUFFIX = ".tar"
+
+_UNSAFE = re.compile(r"[^\w.@+=,~ -]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureInput:
+    """A picture that has not been read yet."""
+
+    name: str
+    """Of its results: a relative path without a suffix, and no other picture's."""
+    image: str
+    """What it is: a path, a URL, or SHARD/MEMBER."""
+    read: Callable[[], Picture]
+    """Raises an `InputError` if that is no picture."""
+
+
+def pictures_of(
+    inputs: Sequence[str], *, skip: Path | None = None, allow_private_urls: bool = False, taken: str = ""
+) -> Iterator[PictureInput]:
+    """All pictures, in the order of the inputs, and by name inside each.
+
+    What a single folder, glob or shard holds is named by its place in there; one of several has its own name
+    before it. The second of the same name gets a number.
+
+    Args:
+        inputs: as the user gave them.
+        skip: a folder that is left out of the others, such as that of the results.
+        allow_private_urls: see `fetch_url`.
+        taken: a name that no picture gets.
+
+    Raises:
+        InputError: a folder or a shard without pictures, or a glob that fits nothing.
+    """
+    is_alone = len(inputs) == 1
+    bases = _numbered([_base(text) for text in inputs], {taken})
+    for text, base in zip(inputs, bases, strict=True):
+        if is_url(text):
+            yield _of_url(text, base, allow_private_urls)
+        elif Path(text).is_dir():
+            yield from _in_folder(Path(text), "" if is_alone else base, skip, taken)
+        elif text.endswith(SHARD_SUFFIX):
+            yield from _in_shard(Path(text), "" if is_alone else base)
+        elif glob.has_magic(text) and not Path(text).exists():
+            yield from _of_glob(text, "" if is_alone else base, taken)
+        else:
+            yield _of_file(Path(text), base)
+
+
+def _base(text: str) -> str:
+    """The name of an input by itself."""
+    if is_url(text):
+        parts = urllib.parse.urlsplit(text)
+        return _safe(PurePosixPath(urllib.parse.unquote(parts.path)).stem or parts.hostname or "url")
+    if glob.has_magic(text) and not Path(text).exists():
+        return _safe(_fixed_part(text).name or "pictures")
+    path = Path(text)
+    return (path.resolve().name if path.is_dir() else path.stem) or "pictures"
+
+
+def _safe(name: str) -> str:
+    """A name that a stranger gave, as a file's name."""
+    return _UNSAFE.sub("_", name).strip(". ")[:100] or "picture"
+
+
+def _numbered(names: Sequence[str], taken: set[str]) -> list[str]:
+    """The names; the second of the same name gets a number, free of other names."""
+    given, taken, numbered = set(names), set(taken), []
+    for name in names:
+        if name in taken:
+            others = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(other for other in others if other not in given and other not in taken)
+        taken.add(name)
+        numbered.append(name)
+    return numbered
+
+
+def _of_url(url: str, name: str, allow_private: bool) -> PictureInput:
+    return PictureInput(name=name, image=url, read=lambda: as_picture(url, allow_private_urls=allow_private))
+
+
+def _of_file(path: Path, name: str) -> PictureInput:
+    return PictureInput(name=name, image=str(path), read=lambda: as_picture(path))
+
+
+def _in_folder(folder: Path, base: str, skip: Path | None, taken: str) -> Iterator[PictureInput]:
+    skipped = None if skip is None else skip.resolve()
+    is_empty = True
+    for here, folders, files in os.walk(folder):
+        # In place, as os.walk asks for.
+        folders[:] = sorted(name for name in folders if (Path(here) / name).resolve() != skipped)
+        place = PurePosixPath(base, Path(here).relative_to(folder).as_posix())
+        paths = [Path(here) / name for name in sorted(files) if _is_picture(name)]
+        names = _numbered([path.stem for path in paths], {taken} if not place.name else set())
+        for path, name in zip(paths, names, strict=True):
+            is_empty = False
+            yield _of_file(path, str(place / name))
+    if is_empty:
+        raise InputError(f"{folder}: no pictures in this folder (.jpg, .png, …); name one that has some")
+
+
+def _of_glob(pattern: str, base: str, taken: str) -> Iterator[PictureInput]:
+    start = _fixed_part(pattern)
+    # Path.glob takes no pattern that begins at the root.
+    found = glob.iglob(pattern, recursive=True)  # noqa: PTH207
+    paths = sorted(path for path in map(Path, found) if path.is_file())
+    if not paths:
+        raise InputError(f"{pattern}: no file has such a name")
+    names = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
+    for path, name in zip(paths, _numbered([str(name) for name in names], {taken}), strict=True):
+        yield _of_file(path, name)
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder before the first part of a pattern that may fit several names."""
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts[:-1])
+    return Path(*fixed)
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+
+
+def _in_shard(path: Path, base: str) -> Iterator[PictureInput]:
+    """The pictures of a tar in WebDataset's form; of a damaged one, its mistake in the place of the rest."""
+    is_empty, before, repeats = True, None, 1
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined] # it would keep them all
+                if not member.isfile() or not _is_picture(PurePosixPath(member.name).name):
+                    continue
+                is_empty = False
+                key = "/".join(_safe(part) for part in PurePosixPath(member.name).with_suffix("").parts)
+                repeats = repeats + 1 if key == before else 1
+                before = key
+                name = key if repeats == 1 else f"{key}-{repeats}"
+                yield _member(path, member, str(PurePosixPath(base, name)))
+    except (OSError, tarfile.TarError) as error:
+        mistake = InputError(f"{path}: cannot be read to its end ({error}); make it again")
+        yield PictureInput(name=str(PurePosixPath(base, path.stem)), image=str(path), read=_raising(mistake))
+        return
+    if is_empty:
+        raise InputError(f"{path}: no pictures in this shard")
+
+
+def _raising(mistake: InputError) -> Callable[[], Picture]:
+    def read() -> Picture:
+        raise mistake
+
+    return read
+
+
+def _member(path: Path, member: tarfile.TarInfo, name: str) -> PictureInput:
+    image, offset, size = f"{path}/{member.name}", member.offset_data, member.size
+
+    def read() -> Picture:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return decode_picture(file.read(size), image, upright=True)
+
+    return PictureInput(name=name, image=image, read=read)

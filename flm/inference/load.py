@@ -1,0 +1,149 @@
+"""A predictor out of the name of a model: a path, one of the Hub, or the model that comes with flm."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Literal, cast
+
+from flm.calibration import CALIBRATION_NAME, Calibration
+from flm.errors import InputError
+from flm.files import sha256_of
+from flm.inference.detector import FaceDetector
+from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
+from flm.inference.network import FaceNetwork, Precision
+from flm.inference.predictor import FACES_PER_FORWARD, Predictor
+from flm.pass_config import ONE_PASS, PassConfig
+
+DEFAULT_MODEL = "default"
+HUB_PREFIX = "hf://"
+HUB_FILES = ["config.json", "model.safetensors", "calibration.json", "SHA256SUMS", "model.onnx"]
+"""What is fetched of a model repository; what `flm publish model` puts there."""
+
+ONNX_SUFFIX = ".onnx"
+ONNX_NAME = "model.onnx"
+"""Beside the weights of a model that is passed on: the same network for onnxruntime."""
+
+SHIPPED = (Path(__file__).parents[1] / "shipped_model", Path(__file__).parents[2] / "demo" / "model")
+"""Where the model that comes with flm lies: in an installed package, and in a checkout."""
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    detector: FaceDetector | DetectorConfig = ANY_DETECTOR,
+    passes: PassConfig = ONE_PASS,
+    faces_per_forward: int = FACES_PER_FORWARD,
+    allow_private_urls: bool = False,
+) -> Predictor:
+    """A predictor.
+
+    Args:
+        model: the folder of a checkpoint or of a run (its best); an .onnx file of `flm export`, which needs
+            no PyTorch; `hf://USER/NAME` or `hf://USER/NAME@REVISION` of the Hugging Face Hub; or `default`,
+            the model that comes with flm.
+        device: `cpu`, or `cuda` with a GPU.
+        precision: of a checkpoint's arithmetic; an .onnx file has its own.
+        detector: what finds faces where no boxes are given.
+        passes: how often the network looks at each face.
+        faces_per_forward: how many faces the network sees at once.
+        allow_private_urls: see `flm.inference.fetch.fetch_url`.
+
+    Raises:
+        InputError: there is no such model, it is damaged or cannot be fetched, or the device cannot be used.
+    """
+    path = find_model(model, precision)
+    network, calibration = _network_of(path, device, precision)
+    return Predictor(
+        network,
+        detector=detector,
+        calibration=calibration,
+        passes=passes,
+        faces_per_forward=faces_per_forward,
+        allow_private_urls=allow_private_urls,
+    )
+
+
+def find_model(model: str | Path, precision: Precision = "fp32") -> Path:
+    """Where a model lies, fetched if need be: a folder, or an .onnx file.
+
+    Of a model that is passed on with both, the .onnx file is taken where onnxruntime is installed.
+
+    Args:
+        model: as for `load`.
+        precision: an .onnx file is passed over for another than its own.
+
+    Raises:
+        InputError: it cannot be fetched, or no model comes with this flm.
+    """
+    name = str(model)
+    if name == DEFAULT_MODEL:
+        folder = next((folder for folder in SHIPPED if folder.is_dir()), None)
+        if folder is None:
+            raise InputError("no model comes with this flm; name one, such as runs/NAME or hf://USER/NAME")
+    elif name.startswith(HUB_PREFIX):
+        folder = _fetched(name)
+    else:
+        return Path(model)
+    onnx = folder / ONNX_NAME
+    has_runtime = importlib.util.find_spec("onnxruntime") is not None
+    return onnx if precision == "fp32" and onnx.is_file() and has_runtime else folder
+
+
+def identity(path: Path) -> str:
+    """What tells a model from others: a hash of its weights, and of its calibration.
+
+    Args:
+        path: as `find_model` gives it.
+
+    Raises:
+        InputError: there is no model.
+    """
+    if path.suffix == ONNX_SUFFIX:
+        files = [path]
+    else:
+        from flm.checkpoint import MODEL_NAME, find_checkpoint
+
+        folder = find_checkpoint(path)
+        files = [folder / MODEL_NAME, folder / CALIBRATION_NAME]
+    try:
+        hashes = [sha256_of(file) for file in files if file.exists()]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return "-".join(hashed[:16] for hashed in hashes)
+
+
+def _fetched(name: str) -> Path:
+    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    if len(repository.split("/")) != 2 or not all(repository.split("/")):
+        raise InputError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=HUB_FILES
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name}: cannot be fetched from the Hugging Face Hub ({reason})") from error
+    return Path(folder)
+
+
+def _network_of(path: Path, device: str, precision: Precision) -> tuple[FaceNetwork, Calibration | None]:
+    if path.suffix == ONNX_SUFFIX:
+        from flm.inference.onnx_network import OnnxNetwork
+
+        kind = device.partition(":")[0]
+        if kind not in ("cpu", "cuda"):
+            raise InputError(f"device {device}: an {ONNX_SUFFIX} file runs on cpu or cuda")
+        network = OnnxNetwork(path, device=cast(Literal["cpu", "cuda"], kind))
+        fields = network.about.calibration
+        calibration = None if fields is None else Calibration.from_json(json.dumps(fields), str(path))
+        return network, calibration
+    from flm.checkpoint import find_checkpoint
+    from flm.inference.torch_network import TorchNetwork
+
+    checkpoint = find_checkpoint(path)
+    return TorchNetwork.load(checkpoint, device, precision), Calibration.load(checkpoint)

@@ -1,0 +1,47 @@
+"""Freed memory comes back without the system's help."""
+
+import ctypes
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from flm.memory import keep_freed_memory
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from flm.memory import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "kept" else None
+def fill():
+    return [np.ones(size, np.uint8).sum() for size in (2**26, 2**27)]
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    fill()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(mode: str) -> tuple[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True, timeout=60
+    )
+    kept, faults = done.stdout.split()
+    return kept, int(faults)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_what_was_freed_is_taken_again_without_a_page_fault():
+    assert page_faults("kept")[0] == "True"
+    mib = 5 * (64 + 128)
+    # Huge pages, where the system has them on, are 2 MiB.
+    assert page_faults("plain")[1] >= mib / 2
+    assert page_faults("kept")[1] < mib / 8
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(ctypes, "CDLL", pytest.fail)
+    assert keep_freed_memory() is False
