@@ -20,12 +20,12 @@ HANG_EXIT_CODE = 76
 
 FIRST_SPEAKS_WITHIN_S = 30.0
 LAUNCHER_SEES_WITHIN_S = 0.5
+"""Of the end of one of its processes."""
 
 LAUNCHER_VARIABLE = "FLM_LAUNCHER"
 """In the environment: the process id of a launcher that ends at `MISTAKE_SIGNAL`; flm/launcher.py sets it."""
 MISTAKE_SIGNAL = signal.SIGUSR2
 """Tells a launcher that another start would make the same mistake again."""
-
 
 EXTRAS = {"onnx": "export", "onnxscript": "export", "gradio": "demo", "dlib": "dlib"}
 """Of flm-landmarks, by package; all other packages that prediction does without are in `train`."""
