@@ -30,6 +30,7 @@ LEAST_SCALE = 1.0
 
 COLLECTIVE_FACTOR = 2
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig:
     """When a run gives up."""
