@@ -21,22 +21,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         InputError: the file cannot be written, as on a full disk; what was there before is still there.
     """
-    # The name of this process, since two of them may write the same file.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); make room or choose another place"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    with whole_file(path) as file:
+        file.write(content)
 
 
 @contextlib.contextmanager
@@ -46,6 +32,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: it cannot be written.
     """
+    # The name of this process, since two of them may write the same file.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
