@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from flm.command_line import run_command
 from flm.errors import exits_on_input_error
-from shards.check_commands import index, verify
+from shards.check_commands import index, merge, verify
 from shards.convert_commands import EMBEDDED, PUBLISHED
 from shards.data_commands import ARCHIVES, inspect
 from shards.own_data_commands import OWN_DATA
@@ -34,6 +34,7 @@ COMMANDS = {
     "verify": verify,
     "inspect": inspect,
     "index": index,
+    "merge": merge,
 }
 SOURCES = {**PUBLISHED, **OWN_DATA, **EMBEDDED}
 GROUPS = {"download": ARCHIVES, "convert": SOURCES}

@@ -1,4 +1,4 @@
-"""`python -m shards verify` and `index`. Parsing only.
+"""`python -m shards verify`, `index` and `merge`. Parsing only.
 
 What is heavy is imported inside the functions, so that the help comes at once.
 """
@@ -15,6 +15,7 @@ from shards.index import IndexOptions, Split
 from shards.workers import usable_cpus
 
 Folder = Annotated[Path, tyro.conf.Positional]
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional]
 Data = Annotated[str, tyro.conf.Positional]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Format = Annotated[SampleFormat, tyro.conf.arg(name="")]
@@ -93,3 +94,23 @@ def index(
         print(f"{len(faults):,} samples cannot be used; `python -m shards verify {data} --repair` drops them")
     counts = ", ".join(f"{manifest.num_samples(name):,} {name}" for name in manifest.splits)
     print(f"{data}: {counts} faces in {len(manifest.splits[split]):,} shards of {split}")
+
+
+def merge(folders: Folders, *, out: Path, only_train: tuple[Path, ...] = ()) -> None:
+    """Put several folders of shards into one data set. No face is read, and tars take no room twice.
+
+    Such as:
+      python -m shards merge data/300w data/afw-more --out data/all
+      python -m shards merge data/300w data/300w --only-train data/youtube-relabelled --out data/mixed
+
+    Args:
+        folders: Of shards; their splits are put together. One that is named twice comes twice an epoch.
+        out: Folder of the new shards.
+        only_train: Folders of which only the training split goes along, so that validation and test stay.
+    """
+    from shards.merge import merge as merge_folders
+
+    manifest = merge_folders(folders, out, only_train=only_train)
+    counts = ", ".join(f"{manifest.num_samples(name):,} {name}" for name in manifest.splits)
+    print(f"{out}: {counts} faces")
+    print(f"licence: {manifest.licence}")
