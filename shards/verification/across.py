@@ -62,12 +62,17 @@ def check_across(reports: Sequence[ShardReport], *, keys_are_unique: bool) -> li
 
 
 def _each_tar_once(reports: Sequence[ShardReport]) -> list[ShardReport]:
-    """Without the second of equal tars of a split, which `merge` writes for faces that come twice an epoch."""
-    once = {
-        (report.split, report.shard if report.entry is None else report.entry.sha256): report
-        for report in reversed(reports)
-    }
-    return list(reversed(once.values()))
+    """Without the second of equal tars of a split: `merge` writes them for faces that come twice an epoch."""
+    seen: set[tuple[str, str]] = set()
+    once: list[ShardReport] = []
+    for report in reports:
+        if report.entry is not None:
+            tar = report.split, report.entry.sha256
+            if tar in seen:
+                continue
+            seen.add(tar)
+        once.append(report)
+    return once
 
 
 def _repeated_keys(splits: Sequence[_Split]) -> Iterator[Finding]:
