@@ -13,6 +13,7 @@ from flm.errors import exits_on_input_error
 from flm.export_command import export
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.predict_commands import convert_landmarks, predict
+from flm.publish.commands import PUBLICATIONS
 
 PROGRAM = "flm"
 
@@ -195,6 +196,10 @@ def relabel(
     print(f"{out}: {counts} faces; {manifest.labels}")
 
 
+def publish() -> None:
+    """A checkpoint, its card or the demo on the Hugging Face Hub; `flm publish --help`."""
+
+
 def bench() -> None:
     """Ours beside a peer, in one run on this machine; `flm bench --help` names the subjects."""
 
@@ -209,6 +214,7 @@ COMMANDS = {
     "export": export,
     "relabel": relabel,
     "recipes": recipes,
+    "publish": publish,
     "bench": bench,
 }
 
@@ -219,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["bench"]:
         run_command(BENCHMARKS, arguments[1:], program=f"{PROGRAM} bench")
+    elif arguments[:1] == ["publish"]:
+        run_command(PUBLICATIONS, arguments[1:], program=f"{PROGRAM} publish")
     elif arguments[:1] == ["train"]:
         from flm.train import main as train_main
 

@@ -39,8 +39,8 @@ class TrainConfig:
     resume: str = "auto"
     """`auto` goes on from the newest checkpoint in --out, `none` starts anew, a path goes on from there."""
     init_from: str | None = None
-    """A checkpoint, or a run (its best), of the same backbone: a run that starts anew takes all weights that
-    fit from there instead of ImageNet's, also between landmark schemes and heads."""
+    """A checkpoint, a run (its best) or hf://USER/NAME, of the same backbone: a run that starts anew takes
+    all weights that fit from there instead of ImageNet's, also between landmark schemes and heads."""
 
     epochs: float = 50.0
     """Passes over the training split."""

@@ -143,6 +143,18 @@ class Canvas:
         cv2.rectangle(self._pixels, start, end, color, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
         return self
 
+    def label(self, text: str, x: float, y: float, color: Color = TEXT_COLOR, font_px: int = 16) -> "Canvas":
+        """Words on a dark ground, whose lower left corner is at a point, px of the picture."""
+        font, height, gap = cv2.FontFace("sans"), font_px + 6, 4
+        width = cv2.getTextSize((0, 0), text, (0, 0), font, font_px)[2] + 2 * gap
+        left, bottom = (round((place + 0.5) * self._scale - 0.5) for place in (x, y))
+        # Inside the picture, wherever the point is.
+        left = max(0, min(left, self._pixels.shape[1] - width))
+        bottom = max(height, min(bottom, self._pixels.shape[0]))
+        cv2.rectangle(self._pixels, (left, bottom - height), (left + width, bottom), _OUTLINE_COLOR, -1)
+        cv2.putText(self._pixels, text, (left + gap, bottom - 5), color, font, font_px)
+        return self
+
     def caption(self, text: str, color: Color = TEXT_COLOR) -> "Canvas":
         """Put a bar with text under the picture."""
         self._pixels = np.concatenate([self._pixels, _bar(self._pixels.shape[1], [(text, color)])])

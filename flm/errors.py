@@ -27,7 +27,14 @@ LAUNCHER_VARIABLE = "FLM_LAUNCHER"
 MISTAKE_SIGNAL = signal.SIGUSR2
 """Tells a launcher that another start would make the same mistake again."""
 
-EXTRAS = {"onnx": "export", "onnxscript": "export", "gradio": "demo", "dlib": "dlib"}
+EXTRAS = {
+    "av": "video",
+    "dlib": "dlib",
+    "gradio": "demo",
+    "onnx": "export",
+    "onnxscript": "export",
+    "pyarrow": "tables",
+}
 """Of flm-landmarks, by package; all other packages that prediction does without are in `train`."""
 
 

@@ -8,19 +8,20 @@ import torch
 from accelerate import PartialState
 
 from flm.calibration import Calibration
-from flm.checkpoint import find_checkpoint, load_network, read_config
+from flm.checkpoint import MODEL_NAME, find_checkpoint, load_network, read_config
 from flm.data.annotation_boxes import check_annotation_boxes
 from flm.data.batches import Boxes, CropShape
 from flm.data.loader import LoaderConfig, ProcessPlace, evaluation_batches
-from flm.data.store import open_store
+from flm.data.store import ShardStore, open_store
 from flm.errors import InputError
 from flm.evaluate import evaluate
 from flm.fields import from_fields
+from flm.files import sha256_of
 from flm.inference.detector import build_detector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.memory import keep_freed_memory
 from flm.pass_config import ONE_PASS, PassConfig
-from flm.report import EvalReport
+from flm.report import EvalReport, MeasuredOn
 
 
 def evaluate_checkpoint(
@@ -93,8 +94,22 @@ def evaluate_checkpoint(
         detector=build_detector(detector, say) if boxes == "detector" else None,
         passes=passes,
     )
-    calibrated = dataclasses.replace(report, calibration=Calibration.load(folder))
-    return calibrated, processes.is_main_process
+    told = dataclasses.replace(
+        report, calibration=Calibration.load(folder), measured_on=_measured_on(folder, store, split)
+    )
+    return told, processes.is_main_process
+
+
+def _measured_on(checkpoint: Path, store: ShardStore, split: str) -> MeasuredOn:
+    manifest = store.manifest
+    return MeasuredOn(
+        weights_sha256=sha256_of(checkpoint / MODEL_NAME),
+        source=manifest.source,
+        split=split,
+        split_rule=manifest.split_rule,
+        licence=manifest.licence,
+        data_hash=manifest.content_hash(),
+    )
 
 
 def _say_nothing(line: str) -> None:

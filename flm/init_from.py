@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flm.checkpoint import find_checkpoint, read_network
 from flm.errors import InputError
+from flm.inference.hub_file import HUB_PREFIX, WEIGHT_FILES, hub_model, repository_of
 from flm.run import Run
 
 MOST_MODULES_TOLD = 4
@@ -37,7 +38,7 @@ def take_over(run: Run) -> None:
     told: list[Any] = [None, None]
     if run.accelerator.is_main_process:
         try:
-            told[0] = _fill(run, Path(run.config.init_from))
+            told[0] = _fill(run, run.config.init_from)
         except InputError as error:
             told[1] = f"--init-from {error}"
     if run.accelerator.num_processes > 1:
@@ -53,9 +54,9 @@ def take_over(run: Run) -> None:
     run.config = dataclasses.replace(run.config, init_from=checkpoint)
 
 
-def _fill(run: Run, path: Path) -> str:
-    """Put what fits into the network of the first process; gives the checkpoint."""
-    checkpoint = find_checkpoint(path).resolve()
+def _fill(run: Run, given: str) -> str:
+    """Put what fits into the network of the first process; gives the checkpoint's lasting name."""
+    checkpoint, lasting_name = _found(given)
     config, theirs = read_network(checkpoint)
     wanted = run.config.model.backbone
     if config.backbone != wanted:
@@ -68,8 +69,17 @@ def _fill(run: Run, path: Path) -> str:
     with torch.no_grad():
         for name in taken:
             ours[name].copy_(theirs[name])
-    run.accelerator.print(f"--init-from {checkpoint}: {_account(ours, theirs, taken)}", flush=True)
-    return str(checkpoint)
+    run.accelerator.print(f"--init-from {lasting_name}: {_account(ours, theirs, taken)}", flush=True)
+    return lasting_name
+
+
+def _found(name: str) -> tuple[Path, str]:
+    """Where a checkpoint lies, fetched if need be, and the name under which it is always the same."""
+    if name.startswith(HUB_PREFIX):
+        checkpoint = find_checkpoint(hub_model(name, WEIGHT_FILES))
+        return checkpoint, f"{HUB_PREFIX}{repository_of(name)[0]}@{checkpoint.name}"
+    checkpoint = find_checkpoint(Path(name)).resolve()
+    return checkpoint, str(checkpoint)
 
 
 def _account(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], taken: set[str]) -> str:

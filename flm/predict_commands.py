@@ -1,17 +1,22 @@
 """The commands of `flm` from pictures to landmarks. Parsing only: each imports what it needs."""
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from flm.errors import USER_MISTAKE_EXIT_CODE, InputError
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
+from flm.inference.track_config import DEFAULT_TRACKING, TrackConfig
 
 if TYPE_CHECKING:
     from flm.inference.given_boxes import GivenBoxes
     from flm.inference.predict import PredictSummary
+    from flm.inference.predictor import Predictor
+    from flm.inference.result_files import OutputConfig
+    from flm.inference.videos import VideosSummary
 
 
 def predict(
@@ -31,27 +36,33 @@ def predict(
     precision: Literal["fp32", "bf16"] = "fp32",
     batch_size: int = 32,
     workers: int = 2,
+    track: Annotated[TrackConfig, tyro.conf.AvoidSubcommands] = DEFAULT_TRACKING,
+    steady: bool = True,
+    seconds: float | None = None,
     overwrite: bool = False,
     allow_private_urls: bool = False,
 ) -> None:
-    """Find faces and their landmarks in pictures; when it was stopped, the same command goes on.
+    """Find faces and their landmarks in pictures and videos; when it was stopped, the same command goes on.
 
     Such as:
       flm predict me.jpg --checkpoint runs/quick --out predictions --overlay
       flm predict photos 'more/**/*.png' faces-000000.tar --out found --format jsonl,csv
       accelerate launch -m flm predict photos --out found --format parquet
+      flm predict clip.mp4 --out found --overlay
+      flm predict camera:0 --out found --seconds 60
 
-    Writes NAME.json for each picture, and report.json of all. A picture that cannot be read is told there,
-    and the exit code is 2 then.
+    Writes NAME.json for each picture, and report.json of all; NAME.jsonl for each video, with the faces of
+    each frame and an id for each face, and videos.json of all. What cannot be read is told there, and the
+    exit code is 2 then.
 
     Args:
-        inputs: Pictures, folders, globs, URLs, and WebDataset shards (.tar).
+        inputs: Pictures, videos, folders, globs, URLs, WebDataset shards (.tar), rtsp:// streams, camera:0.
         out: Folder for the results.
         checkpoint: Folder of a checkpoint or of a run (its best), an .onnx file, hf://USER/NAME, or the model
             that comes with flm.
         format: Some of json and pts (files for each picture), jsonl, csv, coco and parquet (one file of all),
             with commas.
-        overlay: Also draw NAME.png.
+        overlay: Also draw NAME.png, and NAME.mp4 with the sound of the video.
         crops: Also cut out each face upright, NAME_face1.png.
         box: The face's box in px, in every picture; no detector looks then.
         boxes: File of boxes: .csv with file, left, top, width, height, or .json of lists by picture.
@@ -62,6 +73,9 @@ def predict(
         precision: Of the network's arithmetic.
         batch_size: Faces that the network sees at once.
         workers: Threads that read pictures and look for faces.
+        track: How faces are followed through a video, and how their landmarks are steadied.
+        steady: Steady landmarks of videos; or leave them as found in each frame.
+        seconds: How much of each video, or how long from a camera, which else ends at Ctrl-C.
         overwrite: Begin anew, whatever is in the folder.
         allow_private_urls: Also fetch from addresses that are not of the public internet.
     """
@@ -72,10 +86,11 @@ def predict(
     from flm.memory import keep_freed_memory
     from flm.pass_config import PassConfig
 
-    _check_numbers(inputs, batch_size, workers)
+    _check_numbers(inputs, batch_size, workers, seconds)
     outputs = OutputConfig(formats=parse_formats(format), overlay=overlay, crops=crops)
     given = _given_boxes(box, boxes)
     passes = PassConfig(second_pass=second_pass, mirror_average=mirror_average)
+    has_pictures, has_videos = _kinds_of(inputs, out, outputs, has_boxes=bool(box or boxes))
     model = find_model(checkpoint, precision)
     settings = {
         "checkpoint": identity(model),
@@ -95,23 +110,78 @@ def predict(
         faces_per_forward=batch_size,
         allow_private_urls=allow_private_urls,
     )
-    summary = predict_pictures(
+    is_whole = True
+    if has_pictures:
+        summary = predict_pictures(
+            inputs,
+            out=out,
+            predictor=predictor,
+            settings=settings,
+            outputs=outputs,
+            boxes=given,
+            workers=workers,
+            overwrite=overwrite,
+        )
+        is_whole &= summary is None or _tell(summary, out)
+    if has_videos:
+        track = track if steady else dataclasses.replace(track, filter=None)
+        is_whole &= _predict_videos(inputs, out, predictor, settings, outputs, track, seconds, overwrite)
+    if not is_whole:
+        sys.exit(USER_MISTAKE_EXIT_CODE)
+
+
+def _kinds_of(
+    inputs: tuple[str, ...], out: Path, outputs: "OutputConfig", *, has_boxes: bool
+) -> tuple[bool, bool]:
+    """Whether there are pictures, and whether there are videos; pictures that are missing count as such."""
+    from flm.inference.inputs import pictures_of, videos_of
+
+    has_videos = next(videos_of(inputs, skip=out), None) is not None
+    if has_videos:
+        _check_for_videos(outputs, has_boxes=has_boxes)
+    return not has_videos or next(pictures_of(inputs, skip=out), None) is not None, has_videos
+
+
+def _check_for_videos(outputs: "OutputConfig", *, has_boxes: bool) -> None:
+    from flm.inference.videos import VideoFormats
+
+    if has_boxes:
+        raise InputError("--box and --boxes are for pictures; leave out the videos, or let the detector look")
+    VideoFormats.of(outputs.formats, overlay=outputs.overlay)
+
+
+def _predict_videos(
+    inputs: tuple[str, ...],
+    out: Path,
+    predictor: "Predictor",
+    settings: dict[str, Any],
+    outputs: "OutputConfig",
+    track: TrackConfig,
+    seconds: float | None,
+    overwrite: bool,
+) -> bool:
+    """Whether there was no mistake."""
+    from flm.fields import to_fields
+    from flm.inference.tracking import FaceTracker
+    from flm.inference.videos import VideoFormats, predict_videos
+
+    summary = predict_videos(
         inputs,
         out=out,
-        predictor=predictor,
-        settings=settings,
-        outputs=outputs,
-        boxes=given,
-        workers=workers,
+        tracker=FaceTracker(predictor, track),
+        settings={**settings, "track": to_fields(track)},
+        formats=VideoFormats.of(outputs.formats, overlay=outputs.overlay),
+        most_seconds=seconds,
         overwrite=overwrite,
     )
-    if summary is not None:
-        _tell(summary, out)
+    return summary is None or _tell_of_videos(summary, out)
 
 
-def _check_numbers(inputs: tuple[str, ...], batch_size: int, workers: int) -> None:
+def _check_numbers(inputs: tuple[str, ...], batch_size: int, workers: int, seconds: float | None) -> None:
     if not inputs:
         raise InputError("no picture given; see `flm predict --help`")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"--seconds is {seconds:g}, expected more than 0")
     for flag, value in (("--batch-size", batch_size), ("--workers", workers)):
         if value < 1:
             raise InputError(f"{flag} is {value}, expected at least 1")
@@ -126,8 +196,8 @@ def _given_boxes(box: str | None, boxes: Path | None) -> "GivenBoxes":
     )
 
 
-def _tell(summary: "PredictSummary", out: Path) -> None:
-    """Say what became of the pictures; the exit code tells of mistakes."""
+def _tell(summary: "PredictSummary", out: Path) -> bool:
+    """Say what became of the pictures; whether there was no mistake."""
     done = summary.num_pictures - summary.num_mistakes
     without = f", {summary.num_without_faces:,} of them without a face" if summary.num_without_faces else ""
     counts = f"{done:,} of {summary.num_pictures:,} pictures done{without}, {summary.num_faces:,} faces"
@@ -136,8 +206,17 @@ def _tell(summary: "PredictSummary", out: Path) -> None:
         print(f"error: {mistake}", file=sys.stderr)
     if summary.num_mistakes > len(summary.mistakes):
         print(f"error: {summary.num_mistakes:,} in all; {out}/report.json has the others", file=sys.stderr)
-    if summary.num_mistakes:
-        sys.exit(USER_MISTAKE_EXIT_CODE)
+    return summary.num_mistakes == 0
+
+
+def _tell_of_videos(summary: "VideosSummary", out: Path) -> bool:
+    """Say what became of the videos; whether there was no mistake."""
+    done = summary.num_videos - len(summary.mistakes)
+    counts = f"{done:,} of {summary.num_videos:,} videos done, {summary.num_frames:,} frames"
+    print(f"{counts}, {summary.num_faces:,} faces in them; in {out}")
+    for mistake in summary.mistakes:
+        print(f"error: {mistake}", file=sys.stderr)
+    return not summary.mistakes
 
 
 def convert_landmarks(

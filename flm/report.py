@@ -45,6 +45,21 @@ class FaceExample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredOn:
+    """Which weights and faces an evaluation is about, so that its numbers are told of no others."""
+
+    weights_sha256: str
+    """Of the checkpoint's file."""
+    source: str
+    """What the shards were made of."""
+    split: str
+    split_rule: str
+    licence: str
+    data_hash: str
+    """Of the manifest of the shards."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvalReport:
     """What an evaluation found; the same on every process."""
 
@@ -70,6 +85,8 @@ class EvalReport:
     passes: PassConfig = ONE_PASS
     calibration: Calibration | None = None
     """Of the network's covariances, where it has one."""
+    measured_on: MeasuredOn | None = None
+    """Where the report is of a checkpoint and shards."""
 
     @property
     def reliability(self) -> Reliability | None:
@@ -88,9 +105,9 @@ class EvalReport:
         return 100 * len(self.errors) / (len(self.errors) + self.num_not_detected)
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `NmeSummary`, how the faces were looked at, `subsets`, `parts`, and `calibration`.
+        """The keys of `NmeSummary`, how the faces were looked at, `subsets`, `parts`, and more.
 
-        The last is of networks with covariances only.
+        `calibration` is of networks with covariances only, `measured_on` of checkpoints.
         """
         return {
             **_rounded(dataclasses.asdict(self.summary)),
@@ -100,6 +117,7 @@ class EvalReport:
             "subsets": {name: _rounded(dataclasses.asdict(part)) for name, part in self.subsets.items()},
             "parts": _rounded(self.parts),
             **self._uncertainty(),
+            **({} if self.measured_on is None else {"measured_on": dataclasses.asdict(self.measured_on)}),
         }
 
     def _uncertainty(self) -> dict[str, Any]:

@@ -31,8 +31,8 @@ from flm.inference.inputs import pictures_of
 from flm.inference.load import load
 from flm.inference.predict import PredictSummary, predict
 from flm.inference.predictor import Prediction, Predictor
-from flm.inference.records import face_record, landmarks_of, picture_record
-from flm.inference.result_files import FORMATS, OutputConfig, overlay, parse_formats
+from flm.inference.records import face_record, landmarks_of, picture_record, table_columns
+from flm.inference.result_files import FORMATS, OutputConfig, overlay, parse_formats, write_run_files
 from flm.landmarks import IBUG_68
 from flm.model.network import ModelConfig, build_network
 from flm.pictures import read_picture
@@ -148,6 +148,21 @@ def test_parquet_has_the_rows_of_the_table(photos, tmp_path):
     assert [{name: str(value) for name, value in row.items()} for row in table] == rows
 
 
+def test_parquet_holds_what_is_not_known_and_no_face_at_all(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    box = {"left": 1, "top": 2.5, "width": 3.0, "height": 4.0}
+    face = {"box": box, "score": None, "detection_score": None, "pose": None, "openness": None}
+    record = {"image": "ä.png", "faces": [{**face, "landmarks": [[0.5, 1]] * 68}]}
+    for records in ([], [{"image": "none.png", "faces": []}], [record]):
+        write_run_files(tmp_path, lambda records=records: iter(records), ("parquet",), IBUG_68)
+        table = parquet.read_table(tmp_path / "landmarks.parquet")
+        assert table.num_rows == sum(len(one["faces"]) for one in records)
+        assert table.column_names == table_columns(68)
+    (row,) = table.to_pylist()
+    assert (row["image"], row["face"], row["box_left"], row["y67"]) == ("ä.png", 0, 1.0, 1.0)
+    assert [row[name] for name in ("score", "yaw_deg", "mouth")] == [None] * 3
+
+
 def test_formats_are_read_from_a_list(monkeypatch):
     assert parse_formats("csv, json") == ("json", "csv")
     with pytest.raises(InputError, match="--format json,xml: expected some of json, jsonl"):
@@ -155,7 +170,7 @@ def test_formats_are_read_from_a_list(monkeypatch):
     with pytest.raises(InputError, match="--format ,: expected"):
         parse_formats(",")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(InputError, match="--format parquet: needs one more package; pip install pyarrow"):
+    with pytest.raises(InputError, match=r"--format parquet: .* 'flm-landmarks\[tables\]'"):
         parse_formats("parquet")
 
 

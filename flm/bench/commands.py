@@ -168,6 +168,69 @@ def bench_boxes(
     print(boxes_text(report))
 
 
+def bench_predict(
+    *,
+    checkpoint: str = "default",
+    data: str,
+    out: Path,
+    split: str = "validation",
+    detector: DetectorConfig = ANY_DETECTOR,
+    dlib_model: Path | None = None,
+    threads: int = 2,
+    quick: bool = False,
+) -> None:
+    """Landmarks, pictures, videos, ids and the start, beside dlib and the reference project; takes minutes.
+
+    Such as:
+      flm bench predict --checkpoint runs/quick --data data/300w --out runs/quick/bench
+
+    Args:
+        checkpoint: Folder of a checkpoint or of a run (its best), an .onnx file, hf://USER/NAME, or the model
+            that comes with flm.
+        data: Folder of shards, or its URL.
+        out: Folder of predict.json, steadiness.png and ids.png.
+        split: Whose faces are measured on.
+        detector: Ours.
+        dlib_model: File of dlib's 68-point predictor; it is left out without.
+        threads: Of every side that takes several.
+        quick: Only see that all runs; the numbers say little.
+    """
+    from flm.bench.predict import bench_predict as measure
+    from flm.bench.predict_setting import Length
+
+    length = Length.quick() if quick else Length()
+    measure(
+        checkpoint,
+        data,
+        out,
+        split=split,
+        detector=detector,
+        dlib_model=dlib_model,
+        length=length,
+        threads=threads,
+    )
+
+
+def bench_demo(
+    *, checkpoint: str = "", visitors: int = 50, lasts_s: float = 60.0, json: Path | None = None
+) -> None:
+    """The web page under many visitors at once: own answers, errors, waits, memory.
+
+    Such as:
+      flm bench demo --checkpoint quick.onnx --json demo.json
+
+    Args:
+        checkpoint: As `python demo/app.py` takes it; the model that comes with the page if not given.
+        visitors: How many ask at once.
+        lasts_s: How long they do.
+        json: Where the rows are written.
+    """
+    from flm.bench.demo import bench_demo as measure
+    from flm.bench.measure import publish
+
+    publish(measure(checkpoint, num_visitors=visitors, lasts_s=lasts_s), json)
+
+
 BENCHMARKS: Mapping[str, Callable[..., object]] = {
     "loader": bench_loader,
     "order": bench_order,
@@ -176,4 +239,6 @@ BENCHMARKS: Mapping[str, Callable[..., object]] = {
     "faults": bench_faults,
     "ablations": bench_ablations,
     "boxes": bench_boxes,
+    "predict": bench_predict,
+    "demo": bench_demo,
 }

@@ -69,13 +69,18 @@ def rate(items: Iterable[int], *, warm_up: int = 1) -> float:
     return count / (time.perf_counter() - started_s)
 
 
-def medians(sides: Sequence[Callable[[], float]], repetitions: int) -> list[float]:
-    """The median of each side, the sides taking turns, so that a noisy machine treats them alike."""
+def turns(sides: Sequence[Callable[[], float]], repetitions: int) -> list[list[float]]:
+    """What each side gives, the sides taking turns, so that a noisy machine treats them alike."""
     values: list[list[float]] = [[] for _ in sides]
     for _ in range(repetitions):
         for side, found in zip(sides, values, strict=True):
             found.append(side())
-    return [statistics.median(found) for found in values]
+    return values
+
+
+def medians(sides: Sequence[Callable[[], float]], repetitions: int) -> list[float]:
+    """The median of each side; see `turns`."""
+    return [statistics.median(found) for found in turns(sides, repetitions)]
 
 
 def publish(rows: Sequence[Row], path: Path | None) -> None:

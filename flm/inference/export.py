@@ -57,6 +57,8 @@ class ExportOptions:
     """That is checked on; the ranges come from `train`."""
     most_nme_change_points: float = 0.05
     """By how much `half` and `int8` may raise the error on the split, in points of a per cent."""
+    licence: str = ""
+    """Of the weights, one line; that of the shards that they were trained on if empty."""
 
     def __post_init__(self) -> None:
         if self.precision == "int8" and self.data is None:
@@ -184,7 +186,7 @@ def _open(checkpoint: Path, options: ExportOptions, say: Callable[[str], None]) 
     if store is not None:
         store.check_scheme(network.config.scheme, f"{folder} predicts")
     keep_freed_memory()
-    about = _about(folder, network, options.precision, store)
+    about = _about(folder, network, options, store)
     millions = sum(weight.numel() for weight in network.parameters()) / 1e6
     trained = about.recipe or "a network"
     at_step = "" if about.step is None else f" after {about.step:,} steps"
@@ -193,7 +195,7 @@ def _open(checkpoint: Path, options: ExportOptions, say: Callable[[str], None]) 
 
 
 def _about(
-    folder: Path, network: LandmarkNetwork, precision: Precision, store: ShardStore | None
+    folder: Path, network: LandmarkNetwork, options: ExportOptions, store: ShardStore | None
 ) -> AboutNetwork:
     config = read_config(folder)
     # Weights that were passed on by themselves have no state.
@@ -204,11 +206,11 @@ def _about(
         scheme=network.config.scheme,
         input_size_px=network.config.input_size_px,
         crop_margin=network.config.crop_margin,
-        precision=precision,
+        precision=options.precision,
         recipe=config.get("recipe", ""),
         step=state.get("step"),
         manifest_hash=manifest_hash,
-        licence=_licence(config, manifest_hash, store),
+        licence=options.licence or _licence(config, manifest_hash, store),
         calibration=read_json(calibration) if calibration.exists() else None,
     )
 

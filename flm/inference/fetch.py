@@ -14,12 +14,15 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LookupTimeoutError
 from dataclasses import dataclass
+from typing import TypeVar
 
 from flm.errors import InputError
+
+Answer = TypeVar("Answer")
 
 SCHEMES = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -59,6 +62,35 @@ def fetch_url(url: str, *, allow_private: bool = False, limits: FetchLimits = LI
     Raises:
         InputError: it is refused, cannot be reached, answers with an error, or exceeds a limit.
     """
+    return _followed(url, lambda _, answer: _content(answer, limits), allow_private, limits)
+
+
+def last_url(url: str, *, allow_private: bool = False, limits: FetchLimits = LIMITS) -> str:
+    """Where a URL leads to in the end, for those who fetch it by other means and follow no redirects.
+
+    Args:
+        url: http or https.
+        allow_private: see `fetch_url`.
+        limits: of time and redirects.
+
+    Raises:
+        InputError: as for `fetch_url`.
+    """
+
+    def here(last: str, answer: http.client.HTTPResponse) -> str:
+        _check_status(answer)
+        return last
+
+    return _followed(url, here, allow_private, limits)
+
+
+def _followed(
+    url: str,
+    taken: Callable[[str, http.client.HTTPResponse], Answer],
+    allow_private: bool,
+    limits: FetchLimits,
+) -> Answer:
+    """What is taken of the answer that redirects lead to."""
     deadline = time.monotonic() + limits.time_s
     here = url
     for _ in range(limits.redirects + 1):
@@ -66,7 +98,7 @@ def fetch_url(url: str, *, allow_private: bool = False, limits: FetchLimits = LI
             target = _Target.of(here, allow_private, deadline)
             with _answer_of(target, deadline) as answer:
                 if answer.status not in REDIRECTS:
-                    return _content(answer, limits)
+                    return taken(here, answer)
                 there = answer.headers.get("Location")
         except _RefusedError as refusal:
             where = "" if here == url else f" leads to {_shown(here)}, which"
@@ -216,8 +248,7 @@ def _connected(target: _Target, deadline: float) -> socket.socket:
 
 
 def _content(answer: http.client.HTTPResponse, limits: FetchLimits) -> bytes:
-    if answer.status != http.HTTPStatus.OK:
-        raise _RefusedError(f"answers {answer.status} {answer.reason}; check the URL")
+    _check_status(answer)
     too_large = _RefusedError(f"is larger than {limits.most_bytes / 2**20:g} MiB; give a smaller picture")
     if answer.length is not None and answer.length > limits.most_bytes:
         raise too_large
@@ -231,6 +262,11 @@ def _content(answer: http.client.HTTPResponse, limits: FetchLimits) -> bytes:
     if answer.length:
         raise _RefusedError(f"broke off after {size} bytes; try again")
     return b"".join(parts)
+
+
+def _check_status(answer: http.client.HTTPResponse) -> None:
+    if answer.status != http.HTTPStatus.OK:
+        raise _RefusedError(f"answers {answer.status} {answer.reason}; check the URL")
 
 
 def _shown(url: str) -> str:

@@ -1,9 +1,19 @@
-"""A file of the Hugging Face Hub whose content is known."""
+"""What is fetched of the Hugging Face Hub: a file whose content is known, and models."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from flm.errors import InputError
+
+HUB_PREFIX = "hf://"
+
+WEIGHTS_NAME = "model.safetensors"
+WEIGHT_FILES = ("config.json", WEIGHTS_NAME, "calibration.json", "state.json", "SHA256SUMS")
+"""Of a model repository: what makes its folder a checkpoint."""
+
+HUB_FILES = (*WEIGHT_FILES, "model.onnx")
+"""What `flm publish model` puts there, beside the card."""
 
 
 def hub_file(repository: str, name: str, sha256: str, *, instead: str) -> Path:
@@ -35,3 +45,37 @@ def hub_file(repository: str, name: str, sha256: str, *, instead: str) -> Path:
             f"{path}: its sha256 is {found}, expected {sha256}; remove it and try again, or give {instead}"
         )
     return path
+
+
+def repository_of(name: str) -> tuple[str, str | None]:
+    """USER/NAME and the revision of a name such as hf://USER/NAME@REVISION.
+
+    Raises:
+        InputError: it is no such name.
+    """
+    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    if len(repository.split("/")) != 2 or not all(repository.split("/")):
+        raise InputError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
+    return repository, revision or None
+
+
+def hub_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
+    """The folder of a model, fetched once a machine; its name is that of the commit.
+
+    Args:
+        name: `hf://USER/NAME` or `hf://USER/NAME@REVISION`.
+        files: what is fetched of it.
+
+    Raises:
+        InputError: there is no such model, or it cannot be fetched.
+    """
+    repository, revision = repository_of(name)
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(files))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name}: cannot be fetched from the Hugging Face Hub ({reason})") from error
+    return Path(folder)

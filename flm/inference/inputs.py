@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from flm.errors import InputError
 from flm.inference.fetch import is_url
 from flm.inference.picture_input import Picture, as_picture
+from flm.inference.video_input import is_live, is_video
 from flm.pictures import decode_picture
 
 PICTURE_SUFFIXES = frozenset(
@@ -28,6 +29,16 @@ PICTURE_SUFFIXES = frozenset(
 SHARD_SUFFIX = ".tar"
 
 _UNSAFE = re.compile(r"[^\w.@+=,~ -]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoInput:
+    """A video, a stream or a camera that has not been opened yet."""
+
+    name: str
+    """Of its results, as that of a `PictureInput`; no other video's."""
+    source: str
+    """A path, a URL or a camera."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +56,7 @@ class PictureInput:
 def pictures_of(
     inputs: Sequence[str], *, skip: Path | None = None, allow_private_urls: bool = False, taken: str = ""
 ) -> Iterator[PictureInput]:
-    """All pictures, in the order of the inputs, and by name inside each.
+    """All pictures, in the order of the inputs, and by name inside each; what is a video is passed over.
 
     What a single folder, glob or shard holds is named by its place in there; one of several has its own name
     before it. The second of the same name gets a number.
@@ -62,24 +73,72 @@ def pictures_of(
     is_alone = len(inputs) == 1
     bases = _numbered([_base(text) for text in inputs], {taken})
     for text, base in zip(inputs, bases, strict=True):
+        if _is_one_video(text):
+            continue
         if is_url(text):
             yield _of_url(text, base, allow_private_urls)
         elif Path(text).is_dir():
             yield from _in_folder(Path(text), "" if is_alone else base, skip, taken)
         elif text.endswith(SHARD_SUFFIX):
             yield from _in_shard(Path(text), "" if is_alone else base)
-        elif glob.has_magic(text) and not Path(text).exists():
+        elif _is_glob(text):
             yield from _of_glob(text, "" if is_alone else base, taken)
         else:
             yield _of_file(Path(text), base)
 
 
+def videos_of(inputs: Sequence[str], *, skip: Path | None = None, taken: str = "") -> Iterator[VideoInput]:
+    """All videos, by the same rules: those that are named, those in folders and of globs, streams, cameras.
+
+    Args:
+        inputs: as the user gave them.
+        skip: a folder that is left out of the others.
+        taken: a name that no video gets.
+    """
+    is_alone = len(inputs) == 1
+    bases = _numbered([_base(text) for text in inputs], {taken})
+    for text, base in zip(inputs, bases, strict=True):
+        if _is_one_video(text):
+            yield VideoInput(name=base, source=text)
+        elif not is_url(text) and Path(text).is_dir():
+            yield from _videos_in_folder(Path(text), "" if is_alone else base, skip, taken)
+        elif not is_url(text) and _is_glob(text):
+            start = _fixed_part(text)
+            # Path.glob takes no pattern that begins at the root.
+            found = glob.iglob(text, recursive=True)  # noqa: PTH207
+            paths = sorted(path for path in map(Path, found) if path.is_file() and is_video(path.name))
+            yield from _named(paths, start, "" if is_alone else base, taken)
+
+
+def _videos_in_folder(folder: Path, base: str, skip: Path | None, taken: str) -> Iterator[VideoInput]:
+    for here, files in _walked(folder, skip):
+        videos = [here / name for name in files if not name.startswith(".") and is_video(name)]
+        yield from _named(videos, folder, base, taken)
+
+
+def _named(paths: Sequence[Path], start: Path, base: str, taken: str) -> Iterator[VideoInput]:
+    names = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
+    for path, name in zip(paths, _numbered([str(name) for name in names], {taken}), strict=True):
+        yield VideoInput(name=name, source=str(path))
+
+
+def _is_one_video(text: str) -> bool:
+    return is_video(text) and not _is_glob(text) and not Path(text).is_dir()
+
+
+def _is_glob(text: str) -> bool:
+    return not is_live(text) and not is_url(text) and glob.has_magic(text) and not Path(text).exists()
+
+
 def _base(text: str) -> str:
     """The name of an input by itself."""
+    if is_live(text):
+        # Without what may be secret in it.
+        return _safe((text.partition("://")[2] or text).rpartition("@")[2])
     if is_url(text):
         parts = urllib.parse.urlsplit(text)
         return _safe(PurePosixPath(urllib.parse.unquote(parts.path)).stem or parts.hostname or "url")
-    if glob.has_magic(text) and not Path(text).exists():
+    if _is_glob(text):
         return _safe(_fixed_part(text).name or "pictures")
     path = Path(text)
     return (path.resolve().name if path.is_dir() else path.stem) or "pictures"
@@ -111,19 +170,26 @@ def _of_file(path: Path, name: str) -> PictureInput:
 
 
 def _in_folder(folder: Path, base: str, skip: Path | None, taken: str) -> Iterator[PictureInput]:
-    skipped = None if skip is None else skip.resolve()
     is_empty = True
-    for here, folders, files in os.walk(folder):
-        # In place, as os.walk asks for.
-        folders[:] = sorted(name for name in folders if (Path(here) / name).resolve() != skipped)
-        place = PurePosixPath(base, Path(here).relative_to(folder).as_posix())
-        paths = [Path(here) / name for name in sorted(files) if _is_picture(name)]
+    for here, files in _walked(folder, skip):
+        place = PurePosixPath(base, here.relative_to(folder).as_posix())
+        paths = [here / name for name in files if _is_picture(name)]
+        is_empty &= not any(is_video(name) for name in files)
         names = _numbered([path.stem for path in paths], {taken} if not place.name else set())
         for path, name in zip(paths, names, strict=True):
             is_empty = False
             yield _of_file(path, str(place / name))
     if is_empty:
         raise InputError(f"{folder}: no pictures in this folder (.jpg, .png, …); name one that has some")
+
+
+def _walked(folder: Path, skip: Path | None) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with the names of its files, in order."""
+    skipped = None if skip is None else skip.resolve()
+    for here, folders, files in os.walk(folder):
+        # In place, as os.walk asks for.
+        folders[:] = sorted(name for name in folders if (Path(here) / name).resolve() != skipped)
+        yield Path(here), sorted(files)
 
 
 def _of_glob(pattern: str, base: str, taken: str) -> Iterator[PictureInput]:
@@ -133,6 +199,7 @@ def _of_glob(pattern: str, base: str, taken: str) -> Iterator[PictureInput]:
     paths = sorted(path for path in map(Path, found) if path.is_file())
     if not paths:
         raise InputError(f"{pattern}: no file has such a name")
+    paths = [path for path in paths if not is_video(path.name)]
     names = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
     for path, name in zip(paths, _numbered([str(name) for name in names], {taken}), strict=True):
         yield _of_file(path, name)

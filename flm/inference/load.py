@@ -10,15 +10,12 @@ from flm.errors import InputError
 from flm.files import sha256_of
 from flm.inference.detector import FaceDetector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
+from flm.inference.hub_file import HUB_PREFIX, WEIGHTS_NAME, hub_model
 from flm.inference.network import FaceNetwork, Precision
 from flm.inference.predictor import FACES_PER_FORWARD, Predictor
 from flm.pass_config import ONE_PASS, PassConfig
 
 DEFAULT_MODEL = "default"
-HUB_PREFIX = "hf://"
-HUB_FILES = ["config.json", "model.safetensors", "calibration.json", "SHA256SUMS", "model.onnx"]
-"""What is fetched of a model repository; what `flm publish model` puts there."""
-
 ONNX_SUFFIX = ".onnx"
 ONNX_NAME = "model.onnx"
 """Beside the weights of a model that is passed on: the same network for onnxruntime."""
@@ -35,6 +32,7 @@ def load(
     detector: FaceDetector | DetectorConfig = ANY_DETECTOR,
     passes: PassConfig = ONE_PASS,
     faces_per_forward: int = FACES_PER_FORWARD,
+    threads: int | None = None,
     allow_private_urls: bool = False,
 ) -> Predictor:
     """A predictor.
@@ -48,13 +46,15 @@ def load(
         detector: what finds faces where no boxes are given.
         passes: how often the network looks at each face.
         faces_per_forward: how many faces the network sees at once.
+        threads: of an .onnx file's network on a processor; as many as there are cores if None. PyTorch has a
+            setting of its own.
         allow_private_urls: see `flm.inference.fetch.fetch_url`.
 
     Raises:
         InputError: there is no such model, it is damaged or cannot be fetched, or the device cannot be used.
     """
     path = find_model(model, precision)
-    network, calibration = _network_of(path, device, precision)
+    network, calibration = _network_of(path, device, precision, threads)
     return Predictor(
         network,
         detector=detector,
@@ -78,17 +78,22 @@ def find_model(model: str | Path, precision: Precision = "fp32") -> Path:
         InputError: it cannot be fetched, or no model comes with this flm.
     """
     name = str(model)
+    prefers_onnx = precision == "fp32" and importlib.util.find_spec("onnxruntime") is not None
     if name == DEFAULT_MODEL:
         folder = next((folder for folder in SHIPPED if folder.is_dir()), None)
         if folder is None:
             raise InputError("no model comes with this flm; name one, such as runs/NAME or hf://USER/NAME")
     elif name.startswith(HUB_PREFIX):
-        folder = _fetched(name)
+        # The weights for PyTorch are several times as large, and mostly not needed.
+        folder = hub_model(name, [ONNX_NAME]) if prefers_onnx else Path()
+        if not (folder / ONNX_NAME).is_file():
+            folder = hub_model(name)
+            if not any((folder / file).is_file() for file in (ONNX_NAME, WEIGHTS_NAME)):
+                raise InputError(f"{name}: has neither {ONNX_NAME} nor {WEIGHTS_NAME}; check the name")
     else:
         return Path(model)
     onnx = folder / ONNX_NAME
-    has_runtime = importlib.util.find_spec("onnxruntime") is not None
-    return onnx if precision == "fp32" and onnx.is_file() and has_runtime else folder
+    return onnx if prefers_onnx and onnx.is_file() else folder
 
 
 def identity(path: Path) -> str:
@@ -114,31 +119,16 @@ def identity(path: Path) -> str:
     return "-".join(hashed[:16] for hashed in hashes)
 
 
-def _fetched(name: str) -> Path:
-    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-    if len(repository.split("/")) != 2 or not all(repository.split("/")):
-        raise InputError(f"{name}: expected hf://USER/NAME or hf://USER/NAME@REVISION")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            repository, revision=revision or None, allow_patterns=HUB_FILES
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{name}: cannot be fetched from the Hugging Face Hub ({reason})") from error
-    return Path(folder)
-
-
-def _network_of(path: Path, device: str, precision: Precision) -> tuple[FaceNetwork, Calibration | None]:
+def _network_of(
+    path: Path, device: str, precision: Precision, threads: int | None
+) -> tuple[FaceNetwork, Calibration | None]:
     if path.suffix == ONNX_SUFFIX:
         from flm.inference.onnx_network import OnnxNetwork
 
         kind = device.partition(":")[0]
         if kind not in ("cpu", "cuda"):
             raise InputError(f"device {device}: an {ONNX_SUFFIX} file runs on cpu or cuda")
-        network = OnnxNetwork(path, device=cast(Literal["cpu", "cuda"], kind))
+        network = OnnxNetwork(path, threads=threads, device=cast(Literal["cpu", "cuda"], kind))
         fields = network.about.calibration
         calibration = None if fields is None else Calibration.from_json(json.dumps(fields), str(path))
         return network, calibration

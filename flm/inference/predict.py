@@ -95,7 +95,7 @@ def predict(
 
     num_mine = sum(share.is_mine(number) for number, _ in enumerate(listing()))
     if share.is_first:
-        _prepare(state, settings, overwrite)
+        prepare_folder(state, settings, overwrite)
     share.meet(state)
     may_replace = json.loads((state / SETTINGS_NAME).read_text())["is_resumed"] or overwrite
     index = ResultIndex(state)
@@ -112,8 +112,17 @@ def predict(
     return _merge(out, listing, outputs, predictor.scheme) if share.is_first else None
 
 
-def _prepare(state: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
-    """Make the folder of a run, or check that it is this run's."""
+def prepare_folder(state: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder in which a run notes what is done, or check that it is this run's.
+
+    Args:
+        state: the folder; its parent is named in messages.
+        settings: all that results depend on beside the inputs.
+        overwrite: begin anew.
+
+    Raises:
+        InputError: it is of other settings, or cannot be written.
+    """
     path = state / SETTINGS_NAME
     is_resumed = path.exists() and not overwrite
     settings = json.loads(json.dumps(settings))

@@ -63,7 +63,9 @@ def parse_formats(text: str) -> tuple[Format, ...]:
         try:
             import pyarrow.parquet  # noqa: F401 # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise InputError("--format parquet: needs one more package; pip install pyarrow") from error
+            raise InputError(
+                "--format parquet: needs one more package; pip install 'flm-landmarks[tables]'"
+            ) from error
     return formats
 
 
@@ -131,19 +133,20 @@ def _write_jsonl(file: IO[bytes], records: Records, _: LandmarkScheme) -> None:
 
 
 def _write_csv(file: IO[bytes], records: Records, scheme: LandmarkScheme) -> None:
-    writer = csv.writer(_Encoded(file), lineterminator="\n")
+    writer = csv.writer(EncodedFile(file), lineterminator="\n")
     writer.writerow(table_columns(scheme.num_points))
     for record in records():
         writer.writerows(table_row(record, number) for number in range(len(record["faces"])))
 
 
-class _Encoded:
+class EncodedFile:
     """Takes text for a file of bytes, and leaves it open."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def write(self, text: str) -> None:
+        """As a file of text does."""
         self._file.write(text.encode())
 
 

@@ -1,0 +1,197 @@
+"""The page in a real browser, headless: what is seen, pressed, and downloaded."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from demo_server import Page, expected_landmarks, red_picture, serving
+from PIL import Image
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytest.importorskip("gradio", reason="Gradio is not installed")
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.multiprocess,
+    pytest.mark.skipif(
+        CHROMIUM is None and os.environ.get("FLM_BROWSER_TESTS") != "required",
+        reason="no Chromium; launch/test.sh --browser installs it",
+    ),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+
+PATIENCE_MS = 90_000
+
+
+def write_camera(path: Path) -> None:
+    """Frames as the fake camera takes them: evenly red, so that it is known where the landmarks are."""
+    frame = np.full((480, 480, 3), (0, 0, 110), np.uint8)
+    content = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    path.write_bytes(content * 10)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with serving(tmp_path_factory.mktemp("page"), ["--requests-per-minute", "0"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    write_camera(camera)
+    with playwright.sync_playwright() as driver:
+        flags = [*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def tab(page: Page, browser) -> Iterator[Any]:
+    yield from opened(page, browser, width=1280, scheme="light")
+
+
+def opened(page: Page, browser, *, width: int, scheme: str) -> Iterator[Any]:
+    """A tab with the page, which may ask nobody else."""
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE_MS)
+    shown = context.new_page()
+    elsewhere: list[str] = []
+    ours = (page.url, "data:", "blob:")
+    shown.on("request", lambda asked: None if asked.url.startswith(ours) else elsewhere.append(asked.url))
+    shown.goto(page.url)
+    shown.wait_for_selector("#picture")
+    yield shown
+    context.close()
+    assert not elsewhere
+
+
+def send(tab, folder: Path, content: bytes, name: str = "picture.png") -> None:
+    (folder / name).write_bytes(content)
+    tab.set_input_files("#picture input[type=file]", str(folder / name))
+
+
+def dots_on_screen(tab, within: str = "#result") -> np.ndarray:
+    """Where the dots are, as shares of the picture that is shown, read back from the page."""
+    return np.array(
+        tab.evaluate(
+            """within => {
+              const stage = document.querySelector(`${within} .stage`).getBoundingClientRect();
+              return [...document.querySelectorAll(`${within} .dots circle`)].map(dot => {
+                const box = dot.getBoundingClientRect();
+                return [(box.x + box.width / 2 - stage.x) / stage.width,
+                        (box.y + box.height / 2 - stage.y) / stage.height];
+              });
+            }""",
+            within,
+        )
+    )
+
+
+def test_dots_are_where_they_belong_and_files_come(tab, tmp_path):
+    send(tab, tmp_path, red_picture(110))
+    tab.wait_for_selector("#result .dots circle")
+    expected = (expected_landmarks(110) + 0.5) / 160
+    np.testing.assert_allclose(dots_on_screen(tab), expected, atol=0.004)
+
+    for kind, check in (
+        ("json", lambda path: len(json.loads(path.read_text())["faces"]) == 1),
+        ("csv", lambda path: path.read_text().startswith("image,face,score")),
+        ("pts", lambda path: path.read_text().startswith("version: 1")),
+        ("png", lambda path: Image.open(path).size == (160, 160)),
+    ):
+        with tab.expect_download() as download:
+            tab.click(f"#result [data-download={kind}]")
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        assert path.suffix == f".{kind}"
+        assert check(path), kind
+    drawn = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
+    x, y = np.round(expected_landmarks(110)[30]).astype(int)
+    assert drawn[y, x, 2] > 60  # magenta, on a picture without blue
+
+    numbers = tab.locator("#result .numbers")
+    assert not numbers.is_visible()
+    tab.get_by_role("button", name="Numbers").first.click()
+    assert numbers.is_visible()
+    assert tab.locator("#result [data-toggle=numbers]").get_attribute("aria-pressed") == "true"
+    tab.locator("#again").click()
+    tab.wait_for_selector("#picture input[type=file]", state="attached")
+
+
+def test_a_bad_upload_is_a_sentence_in_the_page(tab, tmp_path):
+    send(tab, tmp_path, b"no picture", "bad.png")
+    told = tab.wait_for_selector(".toast-body").inner_text()
+    assert "not a whole picture" in told
+    assert "Traceback" not in tab.content()
+
+
+def test_an_address_of_the_inside_is_a_sentence_in_the_page(tab):
+    tab.fill("#address textarea, #address input", "http://127.0.0.1/a.png")
+    tab.click("#fetch")
+    assert "public internet" in tab.wait_for_selector(".toast-body").inner_text()
+
+
+def test_the_camera_is_followed_and_recorded(tab, tmp_path):
+    tab.get_by_role("tab", name="Live").click()
+    tab.get_by_role("button", name="Start the camera").click()
+    tab.wait_for_function("Number(document.querySelector('[data-figure=fps]').textContent) > 0")
+    expected = (expected_landmarks(110, 480) + 0.5) / 480
+    expected[:, 0] = 1 - expected[:, 0]  # as a mirror shows it
+    np.testing.assert_allclose(dots_on_screen(tab, "#live"), expected, atol=0.03)
+    tab.get_by_role("button", name="Record").click()
+    tab.wait_for_timeout(1500)
+    tab.get_by_role("button", name="Stop recording").click()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="JSONL").click()
+    download.value.save_as(tmp_path / "track.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "track.jsonl").read_text().splitlines()]
+    assert len(lines) > 0
+    np.testing.assert_allclose(lines[0]["faces"][0]["landmarks"], expected_landmarks(110, 480), atol=12)
+    tab.get_by_role("button", name="Stop", exact=True).click()
+    assert tab.get_by_role("button", name="Start the camera").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(page, browser, tmp_path, scheme):
+    for tab in opened(page, browser, width=390, scheme=scheme):
+        send(tab, tmp_path, red_picture(110))
+        tab.wait_for_selector("#result .dots circle")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        stage = tab.locator("#result .stage").bounding_box()
+        assert stage["y"] + stage["height"] < 844  # on the first screen
+        color = tab.evaluate("getComputedStyle(document.querySelector('.gradio-container')).backgroundColor")
+        brightness = sum(int(part) for part in color[color.index("(") + 1 : -1].split(",")[:3])
+        assert (brightness < 150) is (scheme == "dark")
+
+
+def test_everything_pressable_has_a_name(tab, tmp_path):
+    send(tab, tmp_path, red_picture(110))
+    tab.wait_for_selector("#result .dots circle")
+    nameless = tab.evaluate(
+        """() => [...document.querySelectorAll('button, [role=button], #live input')]
+          .filter(part => part.closest('#result, #live'))
+          .filter(part => !(part.ariaLabel || part.textContent.trim() || part.closest('label')))
+          .map(part => part.outerHTML.slice(0, 80))"""
+    )
+    assert nameless == []
+    face = tab.locator("#result .press").first
+    face.focus()
+    face.press("Enter")
+    assert tab.locator("#result .pick").first.get_attribute("aria-pressed") == "true"
