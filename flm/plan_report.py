@@ -29,7 +29,7 @@ MOST_READER_GIB = 32.0
 class PlanOptions:
     """Which run, on which machines, at which measured rates."""
 
-    recipe: str = "ibug68-xception"
+    recipe: str = "ibug68-xception-300w"
     """What is trained; `flm recipes` lists them."""
     data: str | None = None
     """Shards whose manifest is read; or else --num-faces."""
