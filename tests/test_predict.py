@@ -569,10 +569,6 @@ def test_the_command_says_what_became_of_the_pictures(photos, checkpoint, tmp_pa
 MISTAKES: list[tuple[Callable[[Path, Path], list[object]], str]] = [
     (lambda photos, run: ["predict", "--out", "o"], "error: no picture given"),
     (
-        lambda photos, run: ["predict", photos, "--out", photos / "o"],
-        "no model comes with this flm; name one",
-    ),
-    (
         lambda photos, run: ["predict", photos, "--out", photos / "o", "--checkpoint", photos],
         "no checkpoint here",
     ),
