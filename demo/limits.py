@@ -1,6 +1,7 @@
 """What a visitor may ask for, how often, and how a mistake is told."""
 
 import functools
+import html
 import os
 import re
 import sys
@@ -108,4 +109,4 @@ def sentence(mistake: InputError) -> str:
     text = _PATH.sub("a file of this server", " ".join(str(mistake).split()))
     text = text if text.startswith(("http", "hf:")) else text[:1].upper() + text[1:]
     text = text if text.endswith((".", "!", "?", "…")) else f"{text}."
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(text, quote=False)

@@ -15,7 +15,8 @@ import numpy as np
 
 from flm.errors import InputError, warn
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
-from flm.inference.load import HUB_PREFIX, ONNX_NAME, find_model, load
+from flm.inference.hub_file import HUB_PREFIX, repository_of
+from flm.inference.load import ONNX_NAME, find_model, load
 from flm.inference.predictor import Predictor
 from flm.pass_config import PassConfig
 
@@ -65,9 +66,9 @@ class Models:
 
     def __init__(self, checkpoint: str, compare: Sequence[str] = (), detector: Path | None = None) -> None:
         self._detector = _detector(detector)
-        self.main = self._load(checkpoint or _shipped())
-        self.name = _shown(checkpoint) if checkpoint else "the model of this page"
         self.path = find_model(checkpoint or _shipped())
+        self.main = self._load(self.path)
+        self.name = _shown(checkpoint) if checkpoint else "the model of this page"
         self._given = {self.name: self.main}
         for name in compare:
             self._given[_shown(name)] = self._load(name)
@@ -149,7 +150,7 @@ class Models:
                 self._fetched.popitem(last=False)
             return predictor
 
-    def _load(self, name: str) -> Predictor:
+    def _load(self, name: str | Path) -> Predictor:
         return load(name, detector=self._detector)
 
 
@@ -181,10 +182,10 @@ def _check_size(name: str) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    repository, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    repository, revision = repository_of(name)
     try:
         found = HfApi().model_info(
-            repository, revision=revision or None, files_metadata=True, timeout=10, token=False
+            repository, revision=revision, files_metadata=True, timeout=10, token=False
         )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise InputError(f"{name} cannot be found on the Hugging Face Hub; check the name") from error

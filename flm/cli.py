@@ -217,16 +217,16 @@ COMMANDS = {
     "publish": publish,
     "bench": bench,
 }
+GROUPS = {"bench": BENCHMARKS, "publish": PUBLICATIONS}
+"""What the first word of a command line may be followed by."""
 
 
 @exits_on_input_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line; that of this process if None."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["bench"]:
-        run_command(BENCHMARKS, arguments[1:], program=f"{PROGRAM} bench")
-    elif arguments[:1] == ["publish"]:
-        run_command(PUBLICATIONS, arguments[1:], program=f"{PROGRAM} publish")
+    if arguments and arguments[0] in GROUPS:
+        run_command(GROUPS[arguments[0]], arguments[1:], program=f"{PROGRAM} {arguments[0]}")
     elif arguments[:1] == ["train"]:
         from flm.train import main as train_main
 
