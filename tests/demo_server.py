@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import onnx.helper
 import onnx.numpy_helper
 from conftest import REPOSITORY
 
+from flm.bench.measure import free_port
 from flm.inference.onnx_network import AboutNetwork
 from flm.pose import mean_face
 
@@ -91,12 +91,6 @@ def demo_module(name: str) -> ModuleType:
     if str(DEMO) not in sys.path:
         sys.path.insert(0, str(DEMO))
     return importlib.import_module(name)
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass(frozen=True)

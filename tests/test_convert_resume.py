@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,6 +17,7 @@ import pytest
 from conftest import MEAN_FACE_UNIT, REPOSITORY, draw_face
 from test_distributed import launch
 
+from flm.bench.measure import free_port
 from flm.data.manifest import MANIFEST_NAME, Manifest
 from flm.data.output import UNFINISHED_NAME
 from flm.errors import InputError
@@ -111,9 +111,7 @@ def test_going_on_with_other_options_takes_nothing_over(undisturbed, tmp_path):
 @pytest.mark.multiprocess
 def test_machines_write_the_bytes_of_one_process(undisturbed, tmp_path):
     """Two agents of a launcher, each with two processes, that meet at an address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"--master-addr 127.0.0.1 --master-port {probe.getsockname()[1]}"
+    address = f"--master-addr 127.0.0.1 --master-port {free_port()}"
     torchrun = str(Path(sys.executable).with_name("torchrun"))
     words = f"--nnodes 2 --nproc-per-node 2 {address} -m shards".split()
     machines = [
@@ -128,7 +126,7 @@ def test_machines_write_the_bytes_of_one_process(undisturbed, tmp_path):
         for machine in range(2)
     ]
     told = [machine.communicate(timeout=300) for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(error for _, error in told)
     assert [out.count("60 faces in") for out, _ in told] == [1, 0]
     assert contents(tmp_path / "out") == contents(undisturbed)
 

@@ -10,6 +10,7 @@ import time
 import pytest
 from conftest import REPOSITORY
 
+from flm.bench.measure import free_port
 from flm.errors import HANG_EXIT_CODE
 from flm.heartbeat import Heartbeat, Sign, diagnosis
 
@@ -92,10 +93,8 @@ print("over")
 
 
 def run_two(how: str) -> list[subprocess.CompletedProcess[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **meeting}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, how],

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +24,7 @@ from packaging.utils import canonicalize_name
 from publishing import call
 from test_onnx_network import ABOUT, model_bytes
 
+from flm.bench.measure import free_port
 from flm.errors import InputError
 from flm.inference.detector import YUNET_FILE, YUNET_REPOSITORY
 from flm.publish.card_sources import NO_SOURCES
@@ -217,9 +217,7 @@ def test_without_a_checkout_there_is_no_demo(onnx, tmp_path, monkeypatch):
 
 def answers(space: Path, python: list[str], tmp_path: Path) -> str:
     """Start the Space's app, and give what it printed once its page was there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),

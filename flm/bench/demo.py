@@ -5,7 +5,6 @@ wrong one is seen. What is right is asked for once, before the others come.
 """
 
 import contextlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float64
 
-from flm.bench.measure import Conditions, Row
+from flm.bench.measure import Conditions, Row, free_port
 from flm.errors import InputError
 
 APP = Path(__file__).parents[2] / "demo" / "app.py"
@@ -98,9 +97,7 @@ def _rows(visitors: list[Visitor], alone_per_s: float, memory_mb: list[float], l
 
 @contextlib.contextmanager
 def _served(checkpoint: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["--checkpoint", checkpoint] if checkpoint else []
     command = [sys.executable, str(APP), "--port", str(port), "--requests-per-minute", "0", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

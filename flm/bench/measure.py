@@ -1,6 +1,9 @@
 """What every benchmark gives: rows of ours beside a peer, measured in one run."""
 
+import contextlib
 import json
+import random
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -81,6 +84,18 @@ def turns(sides: Sequence[Callable[[], float]], repetitions: int) -> list[list[f
 def medians(sides: Sequence[Callable[[], float]], repetitions: int) -> list[float]:
     """The median of each side; see `turns`."""
     return [statistics.median(found) for found in turns(sides, repetitions)]
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens, for a server in a process that starts now.
+
+    Below the ports that Linux gives to those who ask for any, so that nobody is given it in the meantime.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_768)
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def publish(rows: Sequence[Row], path: Path | None) -> None:

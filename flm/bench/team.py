@@ -7,7 +7,6 @@ run, none pays for its start, and none has the threads or the memory of another.
 import ctypes
 import multiprocessing
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
 import torch
+
+from flm.bench.measure import free_port
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Team(Generic[T]):
     def __init__(
         self, side: Callable[[T], Iterator[Step]], setting: T, *, processes: int = 1, threads: int
     ) -> None:
-        port = _free_port()
+        port = free_port()
         # Forked from a process that has imported all and has no threads, whose locks a fork would wait for.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([side.__module__])
@@ -147,9 +148,3 @@ def _environment(rank: int, processes: int, threads: int, port: int) -> dict[str
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
 import sys
 import traceback
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import timm  # noqa: F401
 
 import flm.train
 from flm.augment import AugmentConfig
+from flm.bench.measure import free_port
 from flm.checkpoint import CheckpointConfig
 from flm.command_line import parse_config
 from flm.config import TrainConfig
@@ -137,9 +137,7 @@ def main() -> None:
     Path("starts").mkdir()
     for number, fields in enumerate(json.loads(sys.argv[1])):
         start = Start(**fields)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         children = [
             fork(start, rank, port, Path(f"starts/{number}-{rank}.json")) for rank in range(start.processes)
         ]
