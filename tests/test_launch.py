@@ -120,6 +120,27 @@ def test_the_page_is_of_exactly_these_files():
     assert sorted(named) == sorted(path.name for path in LAUNCH.iterdir() if path.name != "README.md")
 
 
+def test_the_networks_of_ibug68_are_made_of_what_was_made_before():
+    words = ["--dry-run", "--source", "archive", "--youtube", "faces", "--weights", "w", "--out", "/x"]
+    told = subprocess.run(
+        ["bash", LAUNCH / "ibug68.sh", *words], capture_output=True, text=True, check=True, timeout=20
+    )
+    made, trained = set(), []
+    for command in map(shlex.split, told.stdout.splitlines()):
+        inputs = {word for word in command if word.startswith("/x/")}
+        if "--out" in command:
+            inputs -= {command[command.index("--out") + 1]}
+            made.add(command[command.index("--out") + 1])
+        assert {path for path in inputs if not path.endswith(".json")} <= made, command
+        if "flm.train" in command:
+            recipe, *flags = command[command.index("flm.train") + 1 :]
+            trained.append(parse_config(recipe_named(recipe), flags, program="flm train").recipe)
+    assert trained == ["ibug68-xception"] * 5 + ["ibug68-compact"]
+    mistaken = subprocess.run(["bash", LAUNCH / "ibug68.sh"], capture_output=True, text=True, timeout=20)
+    assert mistaken.returncode == 2
+    assert mistaken.stderr.startswith("error: --source and --youtube are needed")
+
+
 @pytest.mark.multiprocess
 def test_fsdp_is_refused_in_one_line(make_shards, tmp_path):
     make_shards(tmp_path / "data", {"train": 8, "validation": 4})
