@@ -79,7 +79,7 @@ def test_heatmap_head_fuses_every_level_but_the_finest(stride: int) -> None:
     features = [torch.randn(2, c, 64 // s, 64 // s, requires_grad=True) for c, s in ((5, 2), (8, 4), (16, 8))]
     features.append(torch.randn(2, 24, 4, 4, requires_grad=True))
     head = make_head(stride)
-    output = head(features, num_cells=64 // stride)
+    output = head(features)
     cells = 64 // stride + 2 * MARGIN_CELLS
     assert output.landmarks_unit.shape == (2, 7, 2)
     assert output.covariance_unit is not None
@@ -109,7 +109,7 @@ def test_maps_move_with_the_features() -> None:
             for level, channels in zip(levels, (5, 8, 16, 24), strict=True)
         ]
         with torch.no_grad():
-            logits = head(features, num_cells=8).heatmap_logits
+            logits = head(features).heatmap_logits
         assert logits is not None
         background = logits[0, 0, 2, -3]
         row, column = divmod(int((logits[0, 0] - background).abs().argmax()), logits.shape[3])
@@ -133,7 +133,7 @@ def test_coordinates_are_float32_under_autocast() -> None:
     features = [torch.randn(2, c, s, s) for c, s in ((5, 32), (8, 16), (16, 8), (24, 4))]
     head, regression = make_head(8).eval(), RegressionHead(24, 7, 0.0).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        reduced = head([f.bfloat16() for f in features], num_cells=8)
+        reduced = head([f.bfloat16() for f in features])
         assert regression([f.bfloat16() for f in features]).landmarks_unit.dtype == torch.float32
     assert reduced.landmarks_unit.dtype == torch.float32
     assert reduced.heatmap_logits is not None

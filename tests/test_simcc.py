@@ -31,7 +31,7 @@ def make_head() -> SimccHead:
 
 def test_the_head_gives_a_distribution_for_each_axis():
     features = [torch.randn(2, 4, 8, 8), torch.randn(2, 6, 4, 4)]
-    output = make_head()(features, num_cells=4)
+    output = make_head()(features)
     assert output.axis_logits is not None
     assert output.axis_logits.shape == (2, 3, 2, BINS_PER_PX * (32 + 2 * 2 * 8))
     assert output.landmarks_unit.shape == (2, 3, 2)
@@ -44,7 +44,7 @@ def test_the_head_gives_a_distribution_for_each_axis():
 def test_coordinates_are_float32_under_autocast():
     features = [torch.randn(1, 4, 8, 8), torch.randn(1, 6, 4, 4)]
     with torch.autocast("cpu", torch.bfloat16):
-        output = make_head().eval()(features, num_cells=4)
+        output = make_head().eval()(features)
     assert output.landmarks_unit.dtype == torch.float32
 
 
@@ -55,12 +55,12 @@ def test_a_few_faces_can_be_learned():
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     config = LossConfig(kind="simcc")
     for _ in range(150):
-        losses = landmark_loss(head(features, num_cells=4), target, torch.ones(3, dtype=torch.bool), config)
+        losses = landmark_loss(head(features), target, torch.ones(3, dtype=torch.bool), config)
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
     with torch.no_grad():
-        found = head(features, num_cells=4).landmarks_unit
+        found = head(features).landmarks_unit
     assert (found - target).abs().max() < 0.02
 
 

@@ -113,22 +113,19 @@ class FusedFeatures(nn.Module):
         self, *, channels: Sequence[int], strides: Sequence[int], stride: int, width: int, dropout: float
     ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.stride = width, stride
         self.levels = [i for i, level_stride in enumerate(strides) if level_stride >= FINEST_STRIDE]
+        self.finest_stride = strides[self.levels[0]]
         self.laterals = nn.ModuleList(
             _lateral(channels[i], width, shrink=max(1, stride // strides[i])) for i in self.levels
         )
         self.refine = nn.Sequential(_separable(width), _separable(width), nn.Dropout2d(dropout))
 
     def forward(
-        self, features: Sequence[Float[Tensor, "batch _ _ _"]], num_cells: int
+        self, features: Sequence[Float[Tensor, "batch _ _ _"]]
     ) -> Float[Tensor, "batch width cells cells"]:
-        """The fused features.
-
-        Args:
-            features: of all levels of the backbone.
-            num_cells: of the result, along a side of the crop; the margin comes on top.
-        """
+        """The features of all levels of the backbone as one, with the margin around them."""
+        num_cells = features[self.levels[0]].shape[-1] * self.finest_stride // self.stride
         size = (num_cells, num_cells)
         fused: Tensor | None = None
         for i, lateral in zip(self.levels, self.laterals, strict=True):
@@ -153,17 +150,12 @@ class HeatmapHead(nn.Module):
         self.fused = fused
         self.maps = nn.Conv2d(fused.width, num_points, 1)
 
-    def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]], num_cells: int) -> NetworkOutput:
-        """Landmarks and their covariance.
-
-        Args:
-            features: of all levels of the backbone.
-            num_cells: of a map, along a side of the crop.
-        """
-        refined = self.fused(features, num_cells)
+    def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]]) -> NetworkOutput:
+        """Landmarks and their covariance, from the features of all levels of the backbone."""
+        refined = self.fused(features)
         with without_autocast(refined):
             logits = self.maps(refined.float())
-        centers_unit = cell_centers(num_cells, MARGIN_CELLS, logits.device)
+        centers_unit = cell_centers(logits.shape[-1] - 2 * MARGIN_CELLS, MARGIN_CELLS, logits.device)
         landmarks_unit, covariance_unit = soft_argmax(logits, centers_unit)
         return NetworkOutput(
             landmarks_unit=landmarks_unit,

@@ -30,6 +30,10 @@ Head = Literal["regression", "heatmap", "simcc"]
 SIZE_MULTIPLE_PX = 32
 """The coarsest stride of the backbones."""
 
+MOST_INPUT_SIZE_PX = 1024
+MOST_HEAD_CHANNELS = 1024
+"""Far beyond what landmarks need; a checkpoint of a stranger could ask for all memory there is."""
+
 UNPADDED_STEMS = frozenset({"legacy_xception"})
 """Their first two convolutions have no padding; three pixels around the picture make up for it, so that
 features of stride s have exactly size / s cells and lie where those of the other backbones do."""
@@ -73,16 +77,19 @@ class ModelConfig:
     weights and few faces a process. The losses are then the same on any number of processes."""
 
     def __post_init__(self) -> None:
-        if self.input_size_px < SIZE_MULTIPLE_PX or self.input_size_px % SIZE_MULTIPLE_PX:
+        if not 0 < self.input_size_px <= MOST_INPUT_SIZE_PX or self.input_size_px % SIZE_MULTIPLE_PX:
             raise ValueError(
                 f"--model.input-size-px {self.input_size_px} is not a positive multiple of {SIZE_MULTIPLE_PX}"
+                f" up to {MOST_INPUT_SIZE_PX}"
             )
         if not 0 <= self.crop_margin <= 1:
             raise ValueError(f"--model.crop-margin {self.crop_margin} is not in [0, 1]")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--model.dropout {self.dropout} is not in [0, 1)")
-        if self.head_channels < 1:
-            raise ValueError(f"--model.head-channels {self.head_channels} is not positive")
+        if not 0 < self.head_channels <= MOST_HEAD_CHANNELS:
+            raise ValueError(
+                f"--model.head-channels {self.head_channels} is not in 1 to {MOST_HEAD_CHANNELS}"
+            )
         if self.pretrained and self.backbone.startswith("xception_compact"):
             raise ValueError(f"--model.pretrained: there are no ImageNet weights of {self.backbone}")
 
@@ -112,27 +119,9 @@ class LandmarkNetwork(nn.Module):
         self.pixel_mean = nn.Buffer(mean, persistent=False)
         self.pixel_std = nn.Buffer(std, persistent=False)
         self.luma = nn.Buffer(torch.tensor(LUMA).view(1, 3, 1, 1), persistent=False)
-        num_points = scheme_named(config.scheme).num_points
-        info = cast(Any, backbone).feature_info  # timm's wrapper has no public type
-        if config.head == "regression":
-            self.head = RegressionHead(info.channels()[-1], num_points, config.dropout)
-        else:
-            fused = FusedFeatures(
-                channels=info.channels(),
-                strides=info.reduction(),
-                stride=config.heatmap_stride,
-                width=config.head_channels,
-                dropout=config.dropout,
-            )
-            if config.head == "heatmap":
-                self.head = HeatmapHead(fused, num_points)
-            else:
-                self.head = SimccHead(
-                    fused,
-                    num_cells=config.input_size_px // config.heatmap_stride,
-                    stride=config.heatmap_stride,
-                    num_points=num_points,
-                )
+        self.head = _create_head(
+            config, cast(Any, backbone).feature_info
+        )  # timm's wrapper has no public type
 
     def train(self, mode: bool = True) -> "LandmarkNetwork":
         """As of every module, but for batch statistics that are frozen."""
@@ -149,10 +138,7 @@ class LandmarkNetwork(nn.Module):
         Args:
             images: RGB crops in [0, 1]; the side is a multiple of 32, usually `config.input_size_px`.
         """
-        features = self.backbone(self._normalise(images))
-        if isinstance(self.head, RegressionHead):
-            return self.head(features)
-        return self.head(features, num_cells=images.shape[-1] // self.config.heatmap_stride)
+        return self.head(self.backbone(self._normalise(images)))
 
     def _normalise(self, images: Float[Tensor, "batch 3 size size"]) -> Tensor:
         if self.config.color == "grey":
@@ -190,6 +176,23 @@ def _create_backbone(config: ModelConfig, from_hub: bool) -> nn.Module:
             f"--model.pretrained: the weights of {config.backbone} cannot be fetched from timm's hub "
             f"({type(error).__name__}: {_first_line(error)}); give a file with --model.weights PATH"
         ) from error
+
+
+def _create_head(config: ModelConfig, levels: Any) -> nn.Module:
+    num_points = scheme_named(config.scheme).num_points
+    if config.head == "regression":
+        return RegressionHead(levels.channels()[-1], num_points, config.dropout)
+    fused = FusedFeatures(
+        channels=levels.channels(),
+        strides=levels.reduction(),
+        stride=config.heatmap_stride,
+        width=config.head_channels,
+        dropout=config.dropout,
+    )
+    if config.head == "heatmap":
+        return HeatmapHead(fused, num_points)
+    num_cells = config.input_size_px // config.heatmap_stride
+    return SimccHead(fused, num_cells=num_cells, stride=config.heatmap_stride, num_points=num_points)
 
 
 def _about(backbone: Backbone) -> Any:

@@ -45,9 +45,9 @@ class SimccHead(nn.Module):
         self.flat = nn.Linear((num_cells + 2 * MARGIN_CELLS) ** 2, HIDDEN)
         self.axes = nn.Linear(HIDDEN, 2 * (self.num_bins + 2 * self.margin_bins))
 
-    def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]], num_cells: int) -> NetworkOutput:
+    def forward(self, features: Sequence[Float[Tensor, "batch _ _ _"]]) -> NetworkOutput:
         """Landmarks, and their covariance, which knows no slant."""
-        maps = self.maps(self.fused(features, num_cells))
+        maps = self.maps(self.fused(features))
         hidden = self.flat(maps.flatten(2)).relu()
         with without_autocast(hidden):
             logits = self.axes(hidden.float()).unflatten(2, (2, -1)) * SHARPNESS
