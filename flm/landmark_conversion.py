@@ -42,6 +42,11 @@ _POINTS: Mapping[tuple[str, str], tuple[int, ...]] = MappingProxyType(
 )
 
 
+def can_become(source: LandmarkScheme, target: LandmarkScheme) -> bool:
+    """Whether the source scheme is known to have all points of the target."""
+    return source is target or (source.name, target.name) in _POINTS
+
+
 def points_taken(source: LandmarkScheme, target: LandmarkScheme) -> tuple[int, ...]:
     """For each point of the target scheme, the number that it has in the source scheme.
 
@@ -50,11 +55,10 @@ def points_taken(source: LandmarkScheme, target: LandmarkScheme) -> tuple[int, .
     """
     if source is target:
         return tuple(range(source.num_points))
-    points = _POINTS.get((source.name, target.name))
-    if points is None:
+    if not can_become(source, target):
         known = ", ".join(f"{larger} to {smaller}" for larger, smaller in _POINTS)
         raise InputError(f"landmarks of {source.name} cannot become {target.name}; known: {known}")
-    return points
+    return _POINTS[source.name, target.name]
 
 
 def convert_landmarks(
@@ -76,9 +80,10 @@ def convert_landmarks(
 def shared_points(scheme: LandmarkScheme, reference: LandmarkScheme) -> tuple[list[int], list[int]]:
     """The points that two schemes have in common: their numbers in the one, and in the other.
 
-    Raises:
-        InputError: neither scheme is part of the other.
+    Where neither is known to be part of the other, those are the outer eye corners, which every scheme has.
     """
-    if (reference.name, scheme.name) in _POINTS:
+    if can_become(reference, scheme):
         return list(range(scheme.num_points)), list(points_taken(reference, scheme))
-    return list(points_taken(scheme, reference)), list(range(reference.num_points))
+    if can_become(scheme, reference):
+        return list(points_taken(scheme, reference)), list(range(reference.num_points))
+    return list(scheme.outer_eye_corners), list(reference.outer_eye_corners)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from flm.landmark_conversion import convert_landmarks
-from flm.landmarks import DLIB_5, IBUG_68, LandmarkScheme
+from flm.landmark_conversion import can_become, convert_landmarks
+from flm.landmarks import IBUG_68, LandmarkScheme
 
 # Of ibug-68: the corners, then pairs of points above each other.
 _RIGHT_EYE = ((36, 39), ((37, 41), (38, 40)))
@@ -41,7 +41,7 @@ def openness(landmarks: Float[np.ndarray, "points 2"], scheme: LandmarkScheme) -
 
     Source: Soukupová and Čech, "Real-Time Eye Blink Detection using Facial Landmarks", 2016, equation 1.
     """
-    if scheme is DLIB_5:
+    if not can_become(scheme, IBUG_68):
         return None
     points = convert_landmarks(landmarks, scheme, IBUG_68)
     ratios = [_aspect_ratio(points, *feature) for feature in (_RIGHT_EYE, _LEFT_EYE, _INNER_LIPS)]

@@ -93,13 +93,11 @@ def head_pose(landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkSc
 
     Args:
         landmarks_image: px of any picture with square pixels.
-        scheme: of the landmarks; one that shares points with ibug-68.
+        scheme: of the landmarks.
 
     Returns:
-        None where the landmarks are no face: 68 times the same point, say, or not finite.
-
-    Raises:
-        InputError: the scheme shares no points with ibug-68.
+        None where the landmarks are no face: 68 times the same point, say, or not finite; and where too few
+        points of the scheme are known to be some of ibug-68.
     """
     own, reference = _points_used(scheme)
     head = mean_face()[reference] @ _TOWARDS_TO_AWAY

@@ -12,9 +12,13 @@ from test_landmarks import MEAN_FACES
 
 from flm.cli import main
 from flm.errors import InputError
+from flm.geometry import transform_points
+from flm.inference.aligned import image_to_aligned
 from flm.inference.landmark_files import Conversion, convert_files
 from flm.landmark_conversion import convert_landmarks, points_taken, shared_points
 from flm.landmarks import DLIB_5, IBUG_68, SCHEMES, WFLW_98, LandmarkScheme
+from flm.openness import openness
+from flm.pose import head_pose
 from flm.pts_file import pts_text, read_pts_file
 
 PAIRS = [(WFLW_98, IBUG_68), (IBUG_68, DLIB_5), (WFLW_98, DLIB_5)]
@@ -65,6 +69,31 @@ def test_batches_and_tensors_convert_alike():
 def test_shared_points_lie_on_each_other(scheme):
     own, reference = shared_points(scheme, IBUG_68)
     np.testing.assert_allclose(MEAN_FACES[scheme.name][own], MEAN_FACES["ibug-68"][reference], atol=0.05)
+
+
+UNHEARD_OF = LandmarkScheme(
+    name="eyes-and-chin",
+    num_points=3,
+    parts={"eyes": (0, 1), "chin": (2,)},
+    mirror_permutation=(1, 0, 2),
+    outer_eye_corners=(0, 1),
+    right_eye=(0,),
+    left_eye=(1,),
+    lines=(),
+)
+
+
+def test_every_scheme_shares_the_eye_corners():
+    """So a face of a scheme of one's own is upright in its crop; what needs more points is not told."""
+    assert shared_points(UNHEARD_OF, IBUG_68) == ([0, 1], [36, 45])
+    landmarks = np.array([[80.0, 30.0], [80.0, 90.0], [20.0, 60.0]])
+    to_aligned = image_to_aligned(landmarks, UNHEARD_OF)
+    right, left, chin = transform_points(landmarks, to_aligned)
+    assert right[1] == pytest.approx(left[1])
+    assert right[0] < chin[0] < left[0]
+    assert chin[1] > left[1]
+    assert head_pose(landmarks, UNHEARD_OF) is None
+    assert openness(landmarks, UNHEARD_OF) is None
 
 
 def test_points_are_not_made_up():
