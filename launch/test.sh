@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check of the project: format, lint, types, tests. The same here, on a laptop and in CI.
 #   bash launch/test.sh [--browser] [arguments for pytest …]
+#   bash launch/test.sh --lint      only what takes seconds, such as before a commit
 # --browser installs Chromium where it is missing (Debian's apt-get), and the tests of the page fail without it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,5 +21,6 @@ ruff format --check .
 ruff check .
 echo "== types"
 basedpyright
+[[ ${1:-} != --lint ]] || exit 0
 echo "== tests"
 exec python -m pytest --numprocesses 2 --dist worksteal "$@"
