@@ -99,7 +99,7 @@ def _ask() -> tuple[gr.Image, gr.Textbox, gr.Button, gr.HTML]:
         address = gr.Textbox(
             label="Address of a picture",
             show_label=False,
-            placeholder="or paste the address of a picture: https://…",
+            placeholder="or its address: https://…",
             elem_id="address",
             max_lines=1,
             scale=4,

@@ -96,7 +96,7 @@ function draw(reply, width, height, sent, isRecorded) {
   figure('latency', Math.round(latencies.reduce((sum, value) => sum + value, 0) / latencies.length));
   figure('faces', reply.faces.length);
   const pose = reply.faces[0]?.pose;
-  figure('pose', pose ? ['yaw_deg', 'pitch_deg', 'roll_deg'].map(name => Math.round(pose[name]) + '°').join(' ') : '–');
+  figure('pose', pose ? ['yaw_deg', 'pitch_deg', 'roll_deg'].map(name => `${Math.round(pose[name])}°`.replace('-', '−')).join(' ') : '–');
   if (recording && isRecorded && frames.length < MOST_FRAMES) frames.push({time_s: Number(((sent - began) / 1000).toFixed(3)), width, height, faces: reply.faces});
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from models import ModelFacts, Models
 
-CARD, REPORT, CURVE, RUN = "README.md", "report.json", "ced.png", "wandb.json"
+CARD, REPORT, CURVE = "README.md", "report.json", "ced.png"
 """Beside the weights: what `flm publish` puts there."""
 
 LIMITS = """
@@ -24,7 +24,9 @@ LIMITS = """
 """
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_PICTURE = re.compile(r"!\[([^\]]*)\]\(([\w.-]+\.png)\)")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\(([\w-]+\.(png|jpg))\)")
+_LINK_BESIDE = re.compile(r"\[([^\]]+)\]\([\w.-]+\)")
+"""To a file beside the card, which the page does not serve."""
 
 
 def card_text(folder: Path) -> str | None:
@@ -38,10 +40,11 @@ def card_text(folder: Path) -> str | None:
         picture = folder / found[2]
         if not picture.is_file():
             return ""
-        uri = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+        kind = "jpeg" if found[3] == "jpg" else found[3]
+        uri = f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
         return f'<img src="{uri}" alt="{html.escape(found[1], quote=True)}">'
 
-    return _PICTURE.sub(inside, text)
+    return _LINK_BESIDE.sub(r"\1", _PICTURE.sub(inside, text))
 
 
 def facts_html(facts: ModelFacts) -> str:
@@ -58,27 +61,18 @@ def facts_html(facts: ModelFacts) -> str:
         f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(_value(value))}</dd></div>"
         for name, value in cells.items()
     )
-    run = _run_url(facts.folder)
     lines = []
     if "licence" in facts.about:
         lines.append(f"Licence: {html.escape(str(facts.about['licence']))}")
-    if run:
-        lines.append(f'<a href="{html.escape(run, quote=True)}">Its training in Weights &amp; Biases</a>')
+    if facts.run_url is not None:
+        link = html.escape(facts.run_url, quote=True)
+        lines.append(f'<a href="{link}">Its training in Weights &amp; Biases</a>')
     below = "".join(f'<p class="soft">{line}</p>' for line in lines)
     return f'<dl class="cards">{cards}<div><dt>Speed here</dt><dd data-speed>…</dd></div></dl>{below}'
 
 
 def _value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _run_url(folder: Path) -> str | None:
-    """Where the training can be looked at, if the checkpoint knows."""
-    path = folder / RUN
-    if not path.is_file():
-        return None
-    url = json.loads(path.read_text(encoding="utf-8")).get("url")
-    return url if isinstance(url, str) and url.startswith("https://") else None
 
 
 def report_html(folder: Path) -> str:

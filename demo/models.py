@@ -1,5 +1,6 @@
 """The networks that the page answers with: its own, and those of the Hub that visitors name."""
 
+import dataclasses
 import json
 import re
 import statistics
@@ -7,7 +8,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from flm.errors import InputError, warn
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
-from flm.inference.hub_file import HUB_PREFIX, repository_of
+from flm.inference.hub_file import HUB_PREFIX, WEIGHTS_NAME, repository_of
 from flm.inference.load import ONNX_NAME, find_model, load
 from flm.inference.predictor import Predictor
 from flm.pass_config import PassConfig
@@ -40,7 +40,7 @@ LOOKS = {
 TIMED_RUNS = 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
     """What the page tells of a model."""
 
@@ -50,6 +50,8 @@ class ModelFacts:
     """Where its files lie: the card, the report, the configuration."""
     about: dict[str, Any]
     """What the network says of itself."""
+    run_url: str | None = None
+    """Where its training can be looked at."""
 
 
 class Models:
@@ -92,12 +94,15 @@ class Models:
             "input": f"{network.input_size_px} px",
         }
         inside = getattr(network, "about", None)
+        told = _told_of_checkpoint(self.path) if inside is None else dataclasses.asdict(inside)
         for field in ("recipe", "step", "precision", "licence"):
-            value = getattr(inside, field, None)
-            if value not in (None, ""):
-                about[field] = value
+            if told.get(field) not in (None, ""):
+                about[field] = told[field]
         folder = self.path if self.path.is_dir() else self.path.parent
-        return ModelFacts(name=self.name, folder=folder, about=about)
+        run_url = str(told.get("run_url") or "")
+        # A file of somebody else may say anything.
+        is_link = run_url.startswith(("https://", "http://"))
+        return ModelFacts(name=self.name, folder=folder, about=about, run_url=run_url if is_link else None)
 
     def warm_up(self) -> None:
         """Build the detector, run everything once, and measure; in the background of the start."""
@@ -152,6 +157,19 @@ class Models:
 
     def _load(self, name: str | Path) -> Predictor:
         return load(name, detector=self._detector)
+
+
+def _told_of_checkpoint(path: Path) -> dict[str, Any]:
+    """What the folder of a checkpoint, or of a run, says in its files."""
+    told: dict[str, Any] = {}
+    folder = next(
+        (one for one in (path, path / "best", path / "last") if (one / WEIGHTS_NAME).is_file()), path
+    )
+    for name, fields in (("config.json", ["recipe"]), ("state.json", ["step", "run_url"])):
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            told |= {field: content.get(field) for field in fields}
+    return told
 
 
 def _shipped() -> str:

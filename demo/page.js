@@ -5,14 +5,26 @@
   const show = new Set(['points', 'lines']);
 
   function apply() {
-    document.body.dataset.show = [...show].join(' ');
+    const shown = [...show].join(' ');
+    // Not each time: a live frame calls this, and styles would be found anew.
+    if (document.body.dataset.show !== shown) document.body.dataset.show = shown;
     for (const chip of document.querySelectorAll('[data-toggle]')) {
       const pressed = String(show.has(chip.dataset.toggle));
       if (chip.getAttribute('aria-pressed') !== pressed) chip.setAttribute('aria-pressed', pressed);
     }
+    for (const table of document.querySelectorAll('.plain table')) if (!table.closest('.scroll')) letScroll(table);
     for (const answer of document.querySelectorAll('.answer')) {
       if (!answer.dataset.chosen && answer.querySelector('.crop')) choose(answer, '0');
     }
+  }
+
+  // Tables of the card, which Gradio makes of Markdown, are wider than a phone.
+  function letScroll(table) {
+    const region = Object.assign(document.createElement('div'), {className: 'scroll', tabIndex: 0});
+    region.setAttribute('role', 'region');
+    region.setAttribute('aria-label', 'Table');
+    table.replaceWith(region);
+    region.append(table);
   }
 
   function choose(answer, number) {

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64
 
 from flm.errors import InputError
 from flm.face_points import FacePoints
-from flm.fields import from_fields, to_fields
+from flm.fields import from_fields, parse_json, to_fields
 from flm.files import write_whole
 from flm.landmarks import LandmarkScheme, scheme_named
 from flm.reliability import Reliability, measure_reliability, radius_squared, squared_distances
@@ -111,7 +111,7 @@ class Calibration:
             InputError: it is malformed, or of another version of flm.
         """
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             version = fields.pop("schema_version")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(f"{where}: not a calibration; make it again with `flm calibrate`") from error

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flm.errors import InputError
-from flm.fields import from_fields
+from flm.fields import from_fields, parse_json
 from flm.files import sha256_of, write_whole
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 
@@ -87,6 +87,8 @@ class TrainingState:
     """Of the gradient scaler, in fp16."""
     validation: dict[str, float] | None = None
     """The numbers of this step's evaluation, if it had one."""
+    run_url: str | None = None
+    """Where the training can be looked at, if a tracker has put it online."""
 
 
 def folder_of_step(run: Path, step: int) -> Path:
@@ -139,7 +141,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: missing or malformed.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); take another checkpoint") from error
     if not isinstance(fields, dict):

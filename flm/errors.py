@@ -37,6 +37,9 @@ EXTRAS = {
 }
 """Of flm-landmarks, by package; all other packages that prediction does without are in `train`."""
 
+NEEDED = frozenset({"numpy", "cv2", "PIL", "jaxtyping", "onnxruntime", "rich", "tyro", "huggingface_hub"})
+"""What flm-landmarks needs without extras."""
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -60,6 +63,16 @@ class ProcessLostError(Exception):
 def warn(line: str) -> None:
     """Tell on stderr what the user should know of, but what stops nothing."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """Which package is not installed and how it is; None where it is a module of our own."""
+    package = (error.name or "flm").partition(".")[0]
+    if package in ("flm", "shards", "demo"):
+        return None
+    if package in NEEDED:
+        return f"{package} is not installed; pip install flm-landmarks"
+    return f"{package} is not installed; pip install 'flm-landmarks[{EXTRAS.get(package, 'train')}]'"
 
 
 def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
@@ -95,15 +108,10 @@ def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
                 print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(HANG_EXIT_CODE)
         except ModuleNotFoundError as error:
-            package = (error.name or "flm").partition(".")[0]
-            if package in ("flm", "shards", "demo"):
+            missing = missing_package(error)
+            if missing is None:
                 raise
-            extra = EXTRAS.get(package, "train")
-            print(
-                f"error: {package} is not installed; pip install 'flm-landmarks[{extra}]'",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"error: {missing}", file=sys.stderr, flush=True)
             sys.exit(USER_MISTAKE_EXIT_CODE)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
 """Frozen dataclasses as fields that JSON can hold, and back."""
 
 import dataclasses
+import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,8 +21,28 @@ _JSON_TYPES = {
     Path: (str,),
     tuple: (list,),
     dict: (dict,),
+    Mapping: (dict,),
 }
 """What a field of each type is in JSON."""
+
+_HALF_LETTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that, without its other half, makes a text that cannot be written."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text of a stranger holds; all of it can be written as JSON again.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, or is nested too deeply.
+    """
+    text = text if isinstance(text, str) else text.decode("utf-8-sig")
+    try:
+        value = json.loads(text)
+        if _HALF_LETTER.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
 
 
 def to_fields(value: Any) -> Any:
@@ -49,8 +71,8 @@ def from_fields(kind: type[T], fields: Any, where: str) -> T:
     """The dataclass that `to_fields` took apart.
 
     Args:
-        kind: the dataclass. Its fields are dataclasses, `Literal`, bool, int, float, str, Path, dict or
-            `tuple[X, ...]`; or None and one of these.
+        kind: the dataclass. Its fields are dataclasses, `Literal`, bool, int, float, str, Path,
+            `dict[str, X]`, `Mapping[str, X]` or `tuple[X, ...]`; or None and one of these.
         fields: as read from JSON.
         where: the file, for messages.
 
@@ -83,6 +105,8 @@ def _from_field(hint: Any, value: Any, where: str) -> Any:
             return None
         (hint,) = (option for option in options if option is not types.NoneType)
         return _from_field(hint, value, where)
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind):
         return from_fields(typing.cast(Any, kind), value, where)
     if kind is Literal:
@@ -94,4 +118,9 @@ def _from_field(hint: Any, value: Any, where: str) -> Any:
         raise InputError(f"{where} is {value!r}, expected {kind.__name__}")
     if kind is tuple:
         return tuple(_from_field(options[0], item, where) for item in value)
-    return kind(value) if kind in (Path, float) else value
+    if kind in (dict, Mapping):
+        return {name: _from_field(options[1], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(value) if kind in (Path, float) else value
+    except OverflowError as error:
+        raise InputError(f"{where} is a number of {len(str(value))} digits, expected fewer") from error

@@ -23,6 +23,10 @@ ArrayOrTensor = Any
 """A numpy array or a torch tensor; jaxtyping checks its dtype and axes either way."""
 
 
+MOST_INPUT_SIZE_PX = 1024
+"""Side of the crop that a network sees, far beyond what landmarks need; a network of a stranger could ask for
+all memory there is."""
+
 MIN_FACE_PX = 4.0
 """Landmarks within a box with no longer side than this show no face; their annotation is broken."""
 

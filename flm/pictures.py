@@ -4,13 +4,13 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from flm.errors import InputError
 from flm.geometry import FaceBox
@@ -21,6 +21,30 @@ JPEG_REDUCTIONS = (1, 2, 4, 8)
 MOST_PICTURE_PIXELS = 2**27
 """A header that claims more is not believed: no camera of faces has so many, and half a gigabyte would be
 decoded."""
+
+BAND_PIXELS = 2**20
+"""That are converted at once."""
+
+ORIENTATION = 0x0112
+"""The EXIF tag of how a picture is to be turned."""
+
+STORED_OF: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""The pixels of an upright picture as they are stored, by its orientation; views. Source: EXIF 2.3, 4.6.4."""
+
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
+"""As Pillow calls them, those first that it knows without loading more. No others, whose decoders are seldom
+looked at: PostScript goes to a program of its own."""
 
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 """Source: ISO/IEC 23008-12, annex B, and the brand that phones write."""
@@ -53,7 +77,7 @@ def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height widt
     """Decode a picture; greyscale, palette and CMYK become RGB.
 
     Args:
-        path: any format that Pillow knows.
+        path: of one of `FORMATS`, or HEIC with pillow-heif.
         upright: whether an EXIF rotation is applied, as viewers do. The points of annotations were marked on
             the pixels as they are stored.
 
@@ -62,14 +86,14 @@ def read_picture(path: Path, *, upright: bool) -> UInt8[np.ndarray, "height widt
             pixels of 32 bits.
     """
     with _opened(path, str(path)) as picture:
-        return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
+        return _rgb(picture, upright=upright)
 
 
 def decode_picture(content: bytes, name: str, *, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
     """As `read_picture`, of a file's content.
 
     Args:
-        content: any format that Pillow knows; of an animation, the first frame.
+        content: as there; of an animation, the first frame.
         name: for messages.
         upright: whether an EXIF rotation is applied.
 
@@ -77,7 +101,7 @@ def decode_picture(content: bytes, name: str, *, upright: bool) -> UInt8[np.ndar
         InputError: as for `read_picture`.
     """
     with _opened(io.BytesIO(content), name) as picture:
-        return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
+        return _rgb(picture, upright=upright)
 
 
 def rgb_of(picture: Image.Image, name: str, *, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
@@ -93,7 +117,7 @@ def rgb_of(picture: Image.Image, name: str, *, upright: bool) -> UInt8[np.ndarra
     """
     with _mistakes_told(name):
         _check_size(picture)
-        return _rgb(ImageOps.exif_transpose(picture) if upright else picture)
+        return _rgb(picture, upright=upright)
 
 
 def read_part(path: Path, part: FaceBox, reduction: int) -> DecodedPicture:
@@ -103,7 +127,7 @@ def read_part(path: Path, part: FaceBox, reduction: int) -> DecodedPicture:
     less memory.
 
     Args:
-        path: any format that Pillow knows.
+        path: of one of `FORMATS`, or HEIC with pillow-heif.
         part: px of the picture; may reach past it.
         reduction: r, one of `JPEG_REDUCTIONS`; pixel i then stands for the pixels r·i … r·(i + 1) - 1.
 
@@ -132,14 +156,15 @@ def _kept(start: float, length: float, reduction: int, size: int) -> tuple[int, 
 
 @contextlib.contextmanager
 def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    is_heic = _is_heic(file)
+    is_heic, formats = _is_heic(file), FORMATS
     if is_heic:
         with contextlib.suppress(ImportError):
             import pillow_heif  # pyright: ignore[reportMissingImports]
 
             pillow_heif.register_heif_opener()
+            formats = ("HEIF",)
     try:
-        with _mistakes_told(name), Image.open(file) as picture:
+        with _mistakes_told(name), Image.open(file, formats=formats) as picture:
             _check_size(picture)
             yield picture
     except InputError as mistake:
@@ -177,7 +202,7 @@ def _mistakes_told(name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except FileNotFoundError as error:
-        raise InputError(f"{name}: the picture is missing") from error
+        raise InputError(f"{name}: the picture is missing; check the name") from error
     except Image.DecompressionBombError as error:  # or Pillow's own, which comes later
         raise InputError(
             f"{name}: the picture claims more than {MOST_PICTURE_PIXELS / 1e6:.0f} million pixels; shrink it "
@@ -185,7 +210,7 @@ def _mistakes_told(name: str) -> Iterator[None]:
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{name}: not a whole picture (no format that Pillow knows); replace the file or leave it out"
+            f"{name}: not a whole picture (of no format that is read); replace the file or leave it out"
         ) from error
     except Exception as error:  # decoders and EXIF readers fail each in their own way
         raise InputError(
@@ -193,11 +218,25 @@ def _mistakes_told(name: str) -> Iterator[None]:
         ) from error
 
 
-def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-    if picture.mode.startswith("I;16"):
+def _rgb(picture: Image.Image, *, upright: bool = False) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels of a picture, beside which there are never more copies than of a band of it."""
+    picture.load()
+    orientation = picture.getexif().get(ORIENTATION, 1) if upright else 1
+    width, height = picture.size
+    pixels = np.empty((width, height, 3) if orientation in ON_ITS_SIDE else (height, width, 3), np.uint8)
+    stored = STORED_OF[orientation](pixels) if orientation in STORED_OF else pixels
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        is_whole = bottom - top == height
+        stored[top:bottom] = _rgb_band(picture if is_whole else picture.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _rgb_band(band: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    if band.mode.startswith("I;16"):
         # Pillow would cut off all above 255.
-        grey = (np.asarray(picture) >> 8).astype(np.uint8)
-        return np.stack([grey] * 3, axis=-1)
-    if picture.mode in ("I", "F"):
+        return np.stack([(np.asarray(band) >> 8).astype(np.uint8)] * 3, axis=-1)
+    if band.mode in ("I", "F"):
         raise ValueError("pixels of 32 bits, whose white is anywhere; expected 8 or 16")
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))

@@ -13,6 +13,7 @@ from flm.inference.track_config import DEFAULT_TRACKING, TrackConfig
 
 if TYPE_CHECKING:
     from flm.inference.given_boxes import GivenBoxes
+    from flm.inference.inputs import InputCounts
     from flm.inference.predict import PredictSummary
     from flm.inference.predictor import Predictor
     from flm.inference.result_files import OutputConfig
@@ -81,7 +82,6 @@ def predict(
     """
     from flm.fields import to_fields
     from flm.inference.load import find_model, identity, load
-    from flm.inference.predict import predict as predict_pictures
     from flm.inference.result_files import OutputConfig, parse_formats
     from flm.memory import keep_freed_memory
     from flm.pass_config import PassConfig
@@ -90,7 +90,7 @@ def predict(
     outputs = OutputConfig(formats=parse_formats(format), overlay=overlay, crops=crops)
     given = _given_boxes(box, boxes)
     passes = PassConfig(second_pass=second_pass, mirror_average=mirror_average)
-    has_pictures, has_videos = _kinds_of(inputs, out, outputs, has_boxes=bool(box or boxes))
+    counts = _count(inputs, out, outputs, has_boxes=bool(box or boxes))
     model = find_model(checkpoint, precision)
     settings = {
         "checkpoint": identity(model),
@@ -111,43 +111,56 @@ def predict(
         allow_private_urls=allow_private_urls,
     )
     is_whole = True
-    if has_pictures:
-        summary = predict_pictures(
-            inputs,
-            out=out,
-            predictor=predictor,
-            settings=settings,
-            outputs=outputs,
-            boxes=given,
-            workers=workers,
-            overwrite=overwrite,
+    if counts.pictures:
+        is_whole &= _predict_pictures(
+            inputs, out, predictor, settings, counts.pictures, outputs, given, workers, overwrite
         )
-        is_whole &= summary is None or _tell(summary, out)
-    if has_videos:
+    if counts.videos:
         track = track if steady else dataclasses.replace(track, filter=None)
         is_whole &= _predict_videos(inputs, out, predictor, settings, outputs, track, seconds, overwrite)
     if not is_whole:
         sys.exit(USER_MISTAKE_EXIT_CODE)
 
 
-def _kinds_of(
-    inputs: tuple[str, ...], out: Path, outputs: "OutputConfig", *, has_boxes: bool
-) -> tuple[bool, bool]:
-    """Whether there are pictures, and whether there are videos; pictures that are missing count as such."""
-    from flm.inference.inputs import pictures_of, videos_of
-
-    has_videos = next(videos_of(inputs, skip=out), None) is not None
-    if has_videos:
-        _check_for_videos(outputs, has_boxes=has_boxes)
-    return not has_videos or next(pictures_of(inputs, skip=out), None) is not None, has_videos
-
-
-def _check_for_videos(outputs: "OutputConfig", *, has_boxes: bool) -> None:
+def _count(inputs: tuple[str, ...], out: Path, outputs: "OutputConfig", *, has_boxes: bool) -> "InputCounts":
+    """How many pictures and videos there are; refuses what videos cannot have."""
+    from flm.inference.inputs import count_inputs
     from flm.inference.videos import VideoFormats
 
-    if has_boxes:
+    counts = count_inputs(inputs, skip=out)
+    if counts.videos and has_boxes:
         raise InputError("--box and --boxes are for pictures; leave out the videos, or let the detector look")
-    VideoFormats.of(outputs.formats, overlay=outputs.overlay)
+    if counts.videos:
+        VideoFormats.of(outputs.formats, overlay=outputs.overlay)
+    return counts
+
+
+def _predict_pictures(
+    inputs: tuple[str, ...],
+    out: Path,
+    predictor: "Predictor",
+    settings: dict[str, Any],
+    num_pictures: int,
+    outputs: "OutputConfig",
+    boxes: "GivenBoxes",
+    workers: int,
+    overwrite: bool,
+) -> bool:
+    """Whether there was no mistake."""
+    from flm.inference.predict import predict as predict_pictures
+
+    summary = predict_pictures(
+        inputs,
+        out=out,
+        predictor=predictor,
+        settings=settings,
+        num_pictures=num_pictures,
+        outputs=outputs,
+        boxes=boxes,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    return summary is None or _tell(summary, out)
 
 
 def _predict_videos(

@@ -76,6 +76,7 @@ def save(run: Run, validation: Mapping[str, float] | None = None) -> None:
         best_step=best[1] if best else None,
         scaler=scaler.state_dict() if scaler is not None else None,
         validation=dict(validation) if validation is not None else None,
+        run_url=run.run_url,
     )
     weights = {f"{NETWORK}{name}": value for name, value in run.network.state_dict().items()}
     writer.save(
@@ -125,6 +126,7 @@ def restore(run: Run) -> bool:
     if state.scaler is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(state.scaler)
     run.step, run.best_score, run.best_step = state.step, state.best_score, state.best_step
+    run.run_url = state.run_url
     run.owes_validation = state.validation is None and run.is_due(run.config.eval_every_steps)
     if found.checkpoint == folder_of_step(run.config.run, state.step).resolve():
         run.writer.step = state.step

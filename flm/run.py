@@ -56,6 +56,8 @@ class Run:
     """Whether the run was stopped in the evaluation of this step."""
     best_score: float | None = None
     best_step: int | None = None
+    run_url: str | None = None
+    """Where a tracker shows it online."""
     bad_samples: set[str] = field(default_factory=set)
     """Those that this process met since the run was last started, and read others for."""
 

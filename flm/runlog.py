@@ -113,6 +113,11 @@ class RunLog:
         if tracking.tracker == "wandb" and _has_other_machines(accelerator):
             self._start_on_other_machine(run, tracking.project, name)
 
+    @property
+    def url(self) -> str | None:
+        """Where the run is shown online; None offline, and in other processes than the first."""
+        return None if self._wandb is None else self._wandb.url
+
     def train(self, step: int, numbers: TrainNumbers) -> None:
         """The steps since the last call."""
         self._write("train", step, numbers.values())

@@ -109,6 +109,8 @@ def logging(run: Run) -> Iterator[RunLog]:
         init_from=config.init_from,
     )
     log.say(run.describe())
+    # A start that logs offline belongs to the run that is online.
+    run.run_url = log.url or run.run_url
     exit_code = 1
     try:
         yield log

@@ -88,6 +88,11 @@ class WandbRun:
         """Whether it is only written to disk."""
         return self.run.offline
 
+    @property
+    def url(self) -> str | None:
+        """Its page; None while it is only written to disk."""
+        return None if self.offline or self.run.disabled else self.run.url
+
     def log(self, values: Mapping[str, Any], step: int, *, time_s: float) -> None:
         """Numbers or pictures of a step, at a time in seconds since 1970."""
         # What W&B has of a run that it resumed stays.

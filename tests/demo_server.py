@@ -30,10 +30,15 @@ SIDE = 32
 STARTS_WITHIN_S = 120.0
 
 
-def write_network(path: Path) -> None:
+def write_network(path: Path, *, moved: float = 0.0, run_url: str = "") -> None:
     """A network whose face stands where the crop's red light does.
 
     Every landmark is at (mean / 255, mean / 255) of the red pixels, moved by its place on a mean face.
+
+    Args:
+        path: the file.
+        moved: by how much more to the right and down, as a share of the crop.
+        run_url: as of a training that was logged online.
     """
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
     constants = {
@@ -42,7 +47,7 @@ def write_network(path: Path) -> None:
         "white": np.array(255, np.float32),
         "axes": np.array([2], np.int64),
         "another": np.array([3], np.int64),
-        "moved": face_shape()[None].astype(np.float32),
+        "moved": (face_shape() + moved)[None].astype(np.float32),
         "spread": np.tile(np.array([[4e-4, 1e-4], [1e-4, 2e-4]], np.float32), (1, 68, 1, 1)),
     }
     nodes = [
@@ -63,7 +68,9 @@ def write_network(path: Path) -> None:
     weights = [onnx.numpy_helper.from_array(values, name) for name, values in constants.items()]
     graph = helper.make_graph(nodes, "means", [pixels], outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    about = AboutNetwork(scheme="ibug-68", input_size_px=SIDE, crop_margin=0.0, recipe="made by hand")
+    about = AboutNetwork(
+        scheme="ibug-68", input_size_px=SIDE, crop_margin=0.0, recipe="made by hand", run_url=run_url
+    )
     onnx.helper.set_model_props(model, about.to_texts())
     path.write_bytes(model.SerializeToString())
 
@@ -104,16 +111,14 @@ class Page:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, words: Sequence[str] = ()) -> Iterator[Page]:
-    """`python demo/app.py` on loopback; the whole picture is the one face of it."""
+def serving(folder: Path, words: Sequence[str] = (), *, run_url: str = "") -> Iterator[Page]:
+    """`python demo/app.py` on loopback; the whole picture is the one face of it, or none if it is black."""
     network, log, uploads = folder / "network.onnx", folder / "log.txt", folder / "uploads"
-    write_network(network)
+    write_network(network, run_url=run_url)
     uploads.mkdir(exist_ok=True)
     port = free_port()
-    program = "import sys; sys.path.insert(0, 'demo'); import app, models\n"
-    program += "models._detector = lambda given: models.DetectorConfig(kind='whole')\n"
-    program += "app.main(sys.argv[1:])"
-    command = [sys.executable, "-c", program, "--checkpoint", str(network), "--port", str(port), *words]
+    program = str(REPOSITORY / "tests" / "programs" / "red_page.py")
+    command = [sys.executable, program, "--checkpoint", str(network), "--port", str(port), *words]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(uploads), "HF_HUB_OFFLINE": "1"}
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -119,6 +119,18 @@ def test_what_cannot_be_used_is_left_out_and_counted(tmp_path):
             lambda whole: whole["annotations"][0]["keypoints"].__setitem__(0, float("nan")),
             ("annotation 500: keypoints has something that is no number",),
         ),
+        (
+            lambda whole: whole["annotations"][0]["keypoints"].__setitem__(0, 10**400),
+            ("annotation 500: keypoints has something that is no number",),
+        ),
+        (
+            lambda whole: whole["annotations"][0].update(bbox=[-1e308, 2, 1e308, 3]),
+            ("annotation 500: bbox has something that is no number",),
+        ),
+        (lambda whole: whole["images"][0].update(id=[1]), ("id of images[0] is [1], expected int or",)),
+        (lambda whole: whole["annotations"][0].update(image_id={}), ("image_id of annotations[0] is {}",)),
+        (lambda whole: whole["categories"][0].update(name=3), ("name of categories[0] is 3, expected str",)),
+        (lambda whole: whole["categories"][0].update(keypoints=3), ("categories have 0 keypoints",)),
         (lambda whole: whole["annotations"].clear(), ("no face to take (no annotation)",)),
         (
             lambda whole: whole["annotations"][0].update(keypoints=[]),
@@ -139,7 +151,7 @@ def test_a_fault_names_file_and_annotation(tmp_path, change, parts):
     assert_one_line_naming(caught, str(tmp_path), *parts)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"images"'])
+@pytest.mark.parametrize("text", ["{", "[]", '"images"', "[" * 100_000])
 def test_what_is_no_coco_json_is_told(tmp_path, text):
     path = tmp_path / "train.json"
     path.write_text(text)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import REPOSITORY
 from demo_server import DEMO, Page, demo_module, expected_landmarks, red_picture, serving, write_network
@@ -246,6 +247,18 @@ def test_what_is_no_frame_is_a_sentence(page, message):
     assert "Traceback" not in told
 
 
+def write_later(folder: Path) -> None:
+    """Models as a later flm may write them."""
+    write_network(folder / "later.onnx")
+    network = onnx.load(folder / "later.onnx")
+    (version,) = [entry for entry in network.metadata_props if entry.key == "flm.version"]
+    version.value = "99"
+    onnx.save(network, folder / "later.onnx")
+    (folder / "later").mkdir()
+    (folder / "later" / "model.safetensors").touch()
+    (folder / "later" / "config.json").write_text(json.dumps({"schema_version": 99}))
+
+
 def run_app(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(DEMO / "app.py"), *words],
@@ -261,12 +274,16 @@ def run_app(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     [
         (["--checkpoint", "missing"], "missing"),
         (["--checkpoint", "text.onnx"], "text.onnx"),
+        (["--checkpoint", "later.onnx"], "of version 99, this flm reads 1"),
+        (["--checkpoint", "later"], "checkpoint of version 99, this flm reads 1"),
+        (["--compare", "missing.onnx"], "--compare missing.onnx: there is no such file"),
         (["--port", "0"], "--port is 0"),
         (["--requests-per-minute", "-1"], "--requests-per-minute is -1"),
     ],
 )
 def test_a_mistake_at_the_start_is_one_line(tmp_path, words, told):
     (tmp_path / "text.onnx").write_text("no network")
+    write_later(tmp_path)
     done = run_app(tmp_path, *words)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

@@ -1,48 +1,18 @@
 """The page in a real browser, headless: what is seen, pressed, and downloaded."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from browsers import BROWSER, dots_on_screen, red_browser, send, tab_of
 from demo_server import Page, expected_landmarks, red_picture, serving
 from PIL import Image
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytest.importorskip("gradio", reason="Gradio is not installed")
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.multiprocess,
-    pytest.mark.skipif(
-        CHROMIUM is None and os.environ.get("FLM_BROWSER_TESTS") != "required",
-        reason="no Chromium; launch/test.sh --browser installs it",
-    ),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]  # fmt: skip
-
-PATIENCE_MS = 90_000
-
-
-def write_camera(path: Path) -> None:
-    """Frames as the fake camera takes them: evenly red, so that it is known where the landmarks are."""
-    frame = np.full((480, 480, 3), (0, 0, 110), np.uint8)
-    content = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-    path.write_bytes(content * 10)
+pytestmark = BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -53,55 +23,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
-    write_camera(camera)
-    with playwright.sync_playwright() as driver:
-        flags = [*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with red_browser(tmp_path_factory.mktemp("camera")) as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
 def tab(page: Page, browser) -> Iterator[Any]:
-    yield from opened(page, browser, width=1280, scheme="light")
-
-
-def opened(page: Page, browser, *, width: int, scheme: str) -> Iterator[Any]:
-    """A tab with the page, which may ask nobody else."""
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    context.set_default_timeout(PATIENCE_MS)
-    shown = context.new_page()
-    elsewhere: list[str] = []
-    ours = (page.url, "data:", "blob:")
-    shown.on("request", lambda asked: None if asked.url.startswith(ours) else elsewhere.append(asked.url))
-    shown.goto(page.url)
-    shown.wait_for_selector("#picture")
-    yield shown
-    context.close()
-    assert not elsewhere
-
-
-def send(tab, folder: Path, content: bytes, name: str = "picture.png") -> None:
-    (folder / name).write_bytes(content)
-    tab.set_input_files("#picture input[type=file]", str(folder / name))
-
-
-def dots_on_screen(tab, within: str = "#result") -> np.ndarray:
-    """Where the dots are, as shares of the picture that is shown, read back from the page."""
-    return np.array(
-        tab.evaluate(
-            """within => {
-              const stage = document.querySelector(`${within} .stage`).getBoundingClientRect();
-              return [...document.querySelectorAll(`${within} .dots circle`)].map(dot => {
-                const box = dot.getBoundingClientRect();
-                return [(box.x + box.width / 2 - stage.x) / stage.width,
-                        (box.y + box.height / 2 - stage.y) / stage.height];
-              });
-            }""",
-            within,
-        )
-    )
+    with tab_of(page, browser) as shown:
+        yield shown
 
 
 def test_dots_are_where_they_belong_and_files_come(tab, tmp_path):
@@ -170,7 +99,7 @@ def test_the_camera_is_followed_and_recorded(tab, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(page, browser, tmp_path, scheme):
-    for tab in opened(page, browser, width=390, scheme=scheme):
+    with tab_of(page, browser, width=390, scheme=scheme) as tab:
         send(tab, tmp_path, red_picture(110))
         tab.wait_for_selector("#result .dots circle")
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390

@@ -54,7 +54,8 @@ def write_checkpoint(folder: Path, network: LandmarkNetwork, data: Path, manifes
         "loader": to_fields(LoaderConfig()),
     }
     (folder / "config.json").write_text(json.dumps(fields))
-    (folder / "state.json").write_text(json.dumps({"step": 1200, "manifest_hash": manifest_hash}))
+    state = {"step": 1200, "manifest_hash": manifest_hash, "run_url": "https://wandb.ai/ann/faces/runs/1"}
+    (folder / "state.json").write_text(json.dumps(state))
     (folder / "calibration.json").write_text(json.dumps(CALIBRATION))
     safetensors.torch.save_file(network.state_dict(), folder / "model.safetensors")
 
@@ -123,7 +124,7 @@ def test_the_file_alone_is_enough_to_predict(trained, exported):
     assert (about.scheme, about.input_size_px, about.crop_margin) == ("ibug-68", SIZE_PX, 0.25)
     assert (about.recipe, about.step, about.precision) == ("tiny", 1200, "fp32")
     state = json.loads((trained.checkpoint / "state.json").read_text())
-    assert about.manifest_hash == state["manifest_hash"]
+    assert (about.manifest_hash, about.run_url) == (state["manifest_hash"], state["run_url"])
     assert about.licence == "MIT"  # of the shards
     assert about.calibration == CALIBRATION
 

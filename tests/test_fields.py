@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flm.errors import InputError
-from flm.fields import flat_fields, from_fields, to_fields
+from flm.fields import flat_fields, from_fields, parse_json, to_fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +105,8 @@ OAK: dict[str, Any] = {"name": "oak", "count": 3}
         ({**OAK, "sizes": 1}, "tree.json: sizes is 1, expected tuple"),
         ({**OAK, "sizes": [1, "2"]}, "tree.json: sizes is '2', expected int"),
         ({**OAK, "scores": [1.0]}, "tree.json: scores is [1.0], expected dict"),
+        ({**OAK, "scores": {"nme": "low"}}, "tree.json: scores.nme is 'low', expected float"),
+        ({**OAK, "leaf": {"share": 10**400}}, "tree.json: leaf: share is a number of 401 digits"),
         ([], "tree.json: is [], expected the fields of Tree"),
     ],
 )
@@ -113,6 +115,21 @@ def test_a_file_that_does_not_fit_is_told_by_file_and_field(fields, message):
         from_fields(Tree, fields, "tree.json")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 100_000, b"\xff\xfe[\0]\0", b'"\xed\xa0\x80"', r'["\uDBFF"]', r'{"\ud800x": 1}',
+     "{"],
+)  # fmt: skip
+def test_a_json_text_of_a_stranger_is_no_trap(text):
+    with pytest.raises(ValueError, match=r"nested too deeply|codec|surrogates|Expecting"):
+        parse_json(text)
+
+
+def test_json_texts_are_read_with_their_letters():
+    assert parse_json("\ufeff[1]".encode()) == [1]
+    assert parse_json(r'"\ud83d\ude00"') == parse_json('"😀"') == "😀"
 
 
 def test_flat_names_are_dotted():

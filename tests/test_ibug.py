@@ -266,6 +266,8 @@ FIRST_PART = "<part name='00' x="
         ),
         ("top='40' ", "", FIRST_BOX_LINE, "box of afw/11_1.jpg has left -4, top None"),
         ("file='afw/11_1.jpg' ", "", 6, "an <image> has no file"),
+        ("file='afw/11_1.jpg' ", "file='/' ", 6, "an <image> has no file"),
+        ("file='afw/11_1.jpg' ", "file='./' ", 6, "an <image> has no file"),
         ("    </box>\n  </image>\n", "    </box>\n", 1733, "not well-formed XML (mismatched tag)"),
         ("<dataset>", "<html>", 3, "<html> is the outermost element, expected <dataset>"),
         ("afw/11_2.jpg", "afw/11_1.jpg", 151, "afw/11_1.jpg is listed already at"),

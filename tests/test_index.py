@@ -203,6 +203,16 @@ def test_an_annotation_that_is_none_is_told(annotation, message):
         decoded(annotation, SampleFormat())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", npy(np.zeros((68, 2)))[:90], npy(np.zeros((68, 2))).replace(b"}", b"("),
+     npy(np.zeros((68, 2))).replace(b"(68, 2)", b"(9**9,)"), npy(np.array([None]))],
+)  # fmt: skip
+def test_an_array_that_is_none_is_told(content):
+    with pytest.raises(SampleFormatError, match=r"the \.npy cannot be read"):
+        decoded(content, SampleFormat(annotation="npy"))
+
+
 def test_bad_samples_are_told_and_dropped(folder):
     samples = {f"{seed:05d}": foreign_sample(seed) for seed in range(5)}
     samples["00001"]["json"] = as_json({"face": {}})

@@ -185,6 +185,13 @@ def test_no_file_is_replaced(tmp_path):
             convert_files(files, out, conversion)
 
 
+def test_a_table_that_is_none_is_told(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(f"x{point},y{point}" for point in range(68)) + f"\n{'1' * 200_000}\n")
+    (mistake,) = convert_files([path], tmp_path / "out", Conversion.named("68-to-5"))
+    assert str(mistake).startswith(f"{path}: not a table (field larger than")
+
+
 @pytest.mark.parametrize("name", ["98-to-7", "68-to-98", "98", "x-to-68"])
 def test_an_unknown_conversion_is_told(name):
     with pytest.raises(InputError, match=r"expected one of 98-to-68|cannot become"):

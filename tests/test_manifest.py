@@ -38,8 +38,9 @@ def test_a_split_that_is_missing_or_empty_is_named(make_shards, tmp_path):
         ("{", "not a manifest"),
         ("[]", "not a manifest"),
         ('{"schema_version": 99}', "schema version 99, this flm reads 1; update"),
-        ('{"schema_version": 1, "splits": {}}', "not a manifest"),
-        ('{"schema_version": 1, "splits": {"train": [{"name": "x"}]}}', "not a manifest"),
+        ('{"schema_version": 1, "splits": {}}', "crop_margin is missing"),
+        ("[" * 100_000, "not a manifest .*nested too deeply"),
+        (r'{"schema_version": "\ud800"}', "not a manifest .*surrogates not allowed"),
     ],
 )
 def test_a_bad_manifest_is_told_in_one_line(tmp_path, text, message):
@@ -48,6 +49,29 @@ def test_a_bad_manifest_is_told_in_one_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         Manifest.read(tmp_path)
     assert str(tmp_path / MANIFEST_NAME) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scheme": ["ibug-68"]}, r"scheme is \['ibug-68'\], expected str"),
+        ({"scheme": "ibug-69"}, "landmark scheme 'ibug-69' is unknown"),
+        ({"crop_size_px": 2**31}, "crop_size_px is 2147483648, expected 1 to 4096"),
+        ({"crop_size_px": 96.0}, "crop_size_px is 96.0, expected int"),
+        ({"crop_margin": float("nan")}, "crop_margin is nan, expected a number from 0"),
+        ({"crop_margin": 10**400}, "crop_margin is a number of 401 digits"),
+        ({"splits": {"train": [{"name": "x"}]}}, r"splits\.train: num_bytes is missing"),
+        ({"splits": {"train": {}}}, r"splits\.train is {}, expected tuple"),
+        ({"subsets": {"train": {"drawn": "3"}}}, r"subsets\.train\.drawn is '3', expected int"),
+    ],
+)
+def test_a_field_that_cannot_be_is_told_with_its_name(make_shards, tmp_path, change, message):
+    make_shards(tmp_path, {"train": 3})
+    fields = json.loads((tmp_path / MANIFEST_NAME).read_text())
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({**fields, **change}))
+    with pytest.raises(InputError, match=message) as caught:
+        Manifest.read(tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -270,6 +270,8 @@ def test_an_unknown_scheme_is_refused() -> None:
         ({"crop_margin": -0.1}, r"--model\.crop-margin -0\.1"),
         ({"dropout": 1.0}, r"--model\.dropout 1\.0"),
         ({"head_channels": 0}, r"--model\.head-channels 0"),
+        ({"head_channels": 10**6}, r"--model\.head-channels 1000000 is not in 1 to 1024"),
+        ({"input_size_px": 32_000}, r"--model\.input-size-px 32000 .* up to 1024"),
         ({"pretrained": True, "backbone": "xception_compact"}, r"--model\.pretrained: .*xception_compact"),
     ],
 )

@@ -155,7 +155,21 @@ def damaged_files() -> dict[str, tuple[bytes, str]]:
         "odd": (model_bytes({**texts, "flm.crop_margin": '"wide"'}), "crop_margin is 'wide'"),
         "points": (model_bytes(texts, points=98), "landmarks_unit"),
         "side": (model_bytes(texts, side=64), "pixels"),
+        "large": (model_bytes({**texts, "flm.input_size_px": "1000000"}), "expected 1 to 1024"),
+        "wide": (model_bytes({**texts, "flm.crop_margin": "NaN"}), "crop_margin is nan, expected 0 to 1"),
+        "deep": (model_bytes({**texts, "flm.calibration": "[" * 100_000}), "damaged (nested too deeply)"),
+        "letters": (good.replace(b"ibug-68", b"ibug\xff68"), "damaged ('utf-8' codec"),
+        "axes": (good.replace(b"faces", b"f\xffces"), "'utf-8' codec"),
+        "graph": (with_red_at(good, 7), "cannot run it"),
     }
+
+
+def with_red_at(content: bytes, channel: int) -> bytes:
+    """A network that is sound until it meets a picture."""
+    model = onnx.load_from_string(content)
+    (red,) = (values for values in model.graph.initializer if values.name == "red")
+    red.raw_data = np.array([channel], np.int64).tobytes()
+    return model.SerializeToString()
 
 
 @pytest.mark.parametrize("kind", damaged_files())

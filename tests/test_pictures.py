@@ -1,6 +1,8 @@
 """Every kind of picture becomes upright or stored RGB; what is no picture is told in one line."""
 
 import io
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from flm.errors import InputError
 from flm.geometry import FaceBox, region_shown, resample, square_crop
-from flm.pictures import read_part, read_picture
+from flm.pictures import FORMATS, read_part, read_picture
 
 ORIENTATION = 0x0112
 
@@ -186,6 +188,59 @@ def test_a_part_gives_the_crop_that_the_whole_gives(tmp_path, suffix, side, redu
         np.testing.assert_array_equal(one, other)
         if side < 700 and center == (300.0, 200.5):
             assert part.pixels.size < whole.pixels.size
+
+
+def test_no_format_is_read_that_starts_another_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    Image.fromarray(ramp()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg: not a whole picture \(of no format that is read"):
+        read_picture(tmp_path / "a.jpg", upright=True)
+
+
+def test_each_format_that_is_read_is_known_to_pillow():
+    Image.init()
+    assert set(FORMATS) <= Image.OPEN.keys()
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from flm.pictures import read_picture
+
+def peak_bytes():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+read_picture(Path(sys.argv[1]), upright=True)
+before = peak_bytes()
+read_picture(Path(sys.argv[2]), upright=True)
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_picture_is_in_memory_twice_at_most(tmp_path, orientation):
+    """Pillow has four bytes a pixel, and what comes out three."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(ramp()).save(tmp_path / "small.jpg", exif=exif)
+    Image.new("RGB", (6000, 4000)).save(tmp_path / "large.jpg", exif=exif)
+    paths = [str(tmp_path / name) for name in ("small.jpg", "large.jpg")]
+    done = subprocess.run([sys.executable, "-c", PEAK, *paths], capture_output=True, check=True)
+    assert int(done.stdout) < 1.2 * (4 + 3) * 6000 * 4000
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+@pytest.mark.parametrize("orientation", TURNED_BACK)
+def test_bands_make_the_picture(tmp_path, monkeypatch, mode, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(ramp()).convert(mode).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    whole = read_picture(tmp_path / "a.jpg", upright=True)
+    monkeypatch.setattr("flm.pictures.BAND_PIXELS", 5 * 40)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg", upright=True), whole)
+    turned = TURNED_BACK[orientation](read_picture(tmp_path / "a.jpg", upright=False))
+    np.testing.assert_array_equal(turned, whole)
 
 
 def test_a_missing_picture_is_told_as_missing(tmp_path: Path):

@@ -85,6 +85,7 @@ def test_pictures_beside_the_table(tmp_path):
         ),
         (lambda rows: [rows[0], rows[1].rpartition(",")[0] + ","], (":2: y of point 67 is ''",)),
         (lambda rows: [rows[0], rows[1].rpartition(",")[0] + ",nan"], (":2: y of point 67 is 'nan'",)),
+        (lambda rows: [rows[0], rows[1].rpartition(",")[0] + ",-1e308"], (":2: y of point 67 is '-1e308'",)),
         (lambda rows: [*rows, rows[1].replace("Ann", "Zoe")], ("1 of 9 listed pictures are missing: Zoe",)),
         (lambda _: ["A_1.png,\0"], (":1",)),
     ],

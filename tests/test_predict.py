@@ -18,6 +18,7 @@ import torch
 from conftest import REPOSITORY, draw_face
 from fake_faces import Grower, Whole, fake_predictor
 from PIL import Image
+from test_inference_fetch import Server, redirect
 
 from flm.checkpoint import TrainingState
 from flm.checkpoint_writer import save_checkpoint
@@ -26,8 +27,10 @@ from flm.config import TrainConfig
 from flm.draw import PREDICTION_COLOR
 from flm.errors import InputError
 from flm.geometry import FaceBox
+from flm.inference import fetch
+from flm.inference.detector import DetectedFace
 from flm.inference.given_boxes import GivenBoxes, parse_box, read_boxes
-from flm.inference.inputs import pictures_of
+from flm.inference.inputs import InputCounts, count_inputs, pictures_of
 from flm.inference.load import load
 from flm.inference.predict import PredictSummary, predict
 from flm.inference.predictor import Prediction, Predictor
@@ -217,11 +220,12 @@ def test_coordinates_are_of_the_picture_as_viewers_turn_it(tmp_path):
         (["x/a.png", "y/a.png", "x/a-2.png"], ["a", "a-3", "a-2"]),
         (["x/a-2.png", "y/a-2.png", "x/a.png", "y/a.png"], ["a-2", "a-2-2", "a", "a-3"]),
         (["x/a.b.png", "x/report.png", "y/report.png"], ["a.b", "report-2", "report-3"]),
+        (["x/videos.png", "x/landmarks.png"], ["videos-2", "landmarks-2"]),
         (["http://u.org/x/a%2F..%2Fb%00.jpg?y=1", "http://u.org/", "x/u.png"], ["b_", "u.org", "u"]),
     ],
 )
 def test_no_picture_takes_the_place_of_another(pictures, names):
-    assert [picture.name for picture in pictures_of(pictures, taken="report")] == names
+    assert [picture.name for picture in pictures_of(pictures)] == names
 
 
 def test_names_inside_folders_globs_and_shards_are_their_places(tmp_path):
@@ -234,8 +238,8 @@ def test_names_inside_folders_globs_and_shards_are_their_places(tmp_path):
     def names(*inputs: str, **options) -> list[str]:
         return [picture.name for picture in pictures_of([str(tmp_path / text) for text in inputs], **options)]
 
-    assert names("x", taken="report") == ["a", "a-2", "report-2", "y/a"]
-    assert names("x", skip=tmp_path / "x" / "y") == ["a", "a-2", "report"]
+    assert names("x") == ["a", "a-2", "report-2", "y/a"]
+    assert names("x", skip=tmp_path / "x" / "y") == ["a", "a-2", "report-2"]
     assert names("x", "z") == ["x/a", "x/a-2", "x/report", "x/y/a", "z/a"]
     assert names("*/a.png") == ["x/a", "z/a"]
     assert names("**/*.png", "z") == [
@@ -379,7 +383,12 @@ def test_boxes_are_read_from_tables_and_json(tmp_path):
         ("b.csv", "file,left,top,width,height\na,1,2\n", "b.csv:2: expected left"),
         ("b.csv", "file,left,top,width,height\na,1,2,0,4\n", "b.csv:2: expected left"),
         ("b.json", "[1]", "b.json: expected lists of boxes by picture"),
+        ("b.csv", "left,top,width,height,file\n1,2,3,4\n1,2,3,x\n", "b.csv:3: expected left"),
+        ("b.csv", "file,left,top,width,height\na,1,2,1e7,4\n", "b.csv:2: expected left"),
+        ("b.csv", f"file,left,top,width,height\n{'a' * 200_000}\n", "b.csv:1: not a row of a table"),
         ("b.json", "{", "b.json: not JSON"),
+        ("b.json", "[" * 100_000, "b.json: not JSON (nested too deeply)"),
+        ("b.json", f'{{"a": [[1, 2, 3, {10**400}]]}}', "b.json:a: expected left"),
         ("b.json", '{"a": [[1, 2]]}', "b.json:a: expected left"),
         ("b.json", '{"a": [7]}', "b.json:a: expected left"),
         ("none.csv", None, "none.csv: cannot be read"),
@@ -446,9 +455,53 @@ def test_no_file_of_somebody_else_is_replaced(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     write_face(tmp_path / "a.png")
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InputError, match=r"file/.*: cannot be written") as caught:
-        run([tmp_path / "a.png"], tmp_path / "file")
-    assert "\n" not in str(caught.value)
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/flm")):  # there nobody may write
+        with pytest.raises(InputError, match=rf"^{out}: cannot be written \(.*\); choose another --out$"):
+            run([tmp_path / "a.png"], out)
+
+
+def test_sixty_faces_are_each_found_once(tmp_path):
+    write_plain(tmp_path / "many.png", (9, 99, 9), (600, 360))
+    places = [(60.0 * column, 60.0 * row) for row in range(6) for column in range(10)]
+    boxes = [FaceBox(left=left, top=top, width=60.0, height=60.0) for left, top in places]
+
+    class Many(Whole):
+        def detect(self, picture: np.ndarray) -> list[DetectedFace]:
+            return [DetectedFace(box_image=box, score=0.5) for box in boxes]
+
+    predictor = Predictor(Grower(), detector=Many(), faces_per_forward=32)
+    summary = run([tmp_path / "many.png"], tmp_path / "out", predictor=predictor, outputs=ALL)
+    assert (summary.num_pictures, summary.num_faces, summary.num_mistakes) == (1, 60, 0)
+    faces = json.loads((tmp_path / "out" / "many.json").read_text())["faces"]
+    assert [(face["box"]["left"], face["box"]["top"]) for face in faces] == places
+    assert len(list((tmp_path / "out").glob("many_face*.png"))) == 60
+
+
+def test_a_url_into_a_private_network_is_refused_and_the_others_are_done(tmp_path, monkeypatch):
+    judge = fetch.is_public
+    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.1" or judge(address))
+    write_face(tmp_path / "a.png")
+    public, private = Server("127.0.0.1"), Server("127.0.0.2")
+    public.answers["/in.png"] = redirect(f"{private.url}/a.png")
+    summary = run([f"{public.url}/in.png", tmp_path / "a.png"], tmp_path / "out")
+    for server in (public, private):
+        server.http.shutdown()
+        server.http.server_close()
+    assert (summary.num_pictures, summary.num_faces) == (2, 1)
+    assert "leads to http://127.0.0.2" in summary.mistakes[0]
+    assert "not of the public internet" in summary.mistakes[0]
+    assert private.asked == []
+
+
+def test_inputs_are_gone_through_once_to_learn_what_they_are(photos, tmp_path, monkeypatch):
+    walks = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda folder: walks.append(folder) or walk(folder))
+    assert count_inputs([str(photos), "camera:0", "b.mp4"]) == InputCounts(pictures=5, videos=2)
+    assert len(walks) == 1
+    # Then they are done, and then they are told in their order.
+    run([photos], tmp_path / "out", num_pictures=5)
+    assert len(walks) == 3
 
 
 def test_memory_does_not_grow_with_the_pictures_read_ahead(tmp_path):

@@ -71,6 +71,10 @@ def test_faces_of_one_photo_are_one_group(tmp_path):
             ("top.pts", "not a finite number"),
         ),
         (
+            lambda folder: (folder / "top.pts").write_text(pts_text(np.full((68, 2), 1e308))),
+            ("top.pts", "not a finite number of px"),
+        ),
+        (
             lambda folder: (folder / "top.pts").write_text(pts_text(np.zeros((5, 2)))),
             ("top.pts", "5 points, expected 68"),
         ),

@@ -1,6 +1,7 @@
 """The card says what the reports say, and nothing that no report says."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -153,12 +154,22 @@ def test_what_was_not_measured_is_absent(checkpoint, tmp_path):
         "hf://",
         "loaded",
         "validation",
+        "Weights & Biases",
     ):
         assert word not in card, word
     assert "flm predict photo.jpg --out predictions" in card
     assert "Closed eyes" in card
     assert "Profiles" in card
     assert "that of the data it was trained on" in (tmp_path / "LICENSE").read_text()
+
+
+def test_a_training_that_is_online_is_linked(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "run")
+    state = json.loads((checkpoint / "state.json").read_text())
+    url = "https://wandb.ai/ann/faces/runs/1234abcd"
+    (tmp_path / "run" / "state.json").write_text(json.dumps({**state, "run_url": url}))
+    write_card(tmp_path / "run", CardSources(), tmp_path / "README.md")
+    assert f"]({url})" in (tmp_path / "README.md").read_text()
 
 
 def test_uncalibrated_covariances_are_not_told(checkpoint, tmp_path):

@@ -68,6 +68,24 @@ def test_a_folder_of_videos_is_done_and_the_bad_one_told(clips, tmp_path):
     assert [line["frame"] for line in lines] == list(range(6))
 
 
+def test_a_damaged_stretch_ends_neither_its_video_nor_the_others(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "b.mp4", FRAMES)
+    path = write_video(tmp_path / "clips" / "a.mp4", [square_at(number) for number in range(60)])
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    middle = start + (content.index(b"moov") - start) // 2
+    content[middle : middle + 400] = bytes(range(250, 50, -1)) * 2
+    path.write_bytes(content)
+    summary = run([tmp_path / "clips"], tmp_path / "out")
+    assert (summary.num_videos, summary.mistakes) == (2, ())
+    damaged, whole = json.loads((tmp_path / "out" / "videos.json").read_text())["videos"]
+    assert summary.num_bad_frames == damaged["num_bad_frames"] > 0 == whole["num_bad_frames"]
+    assert 30 < damaged["num_frames"] < 60
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: {summary.num_bad_frames} frames could not be read")
+
+
 def test_what_is_finished_is_not_done_again(clips, tmp_path):
     out, grower = tmp_path / "out", Grower()
     tracker = FaceTracker(fake_predictor())

@@ -21,6 +21,9 @@ from flm.wandb_run import ASIDE, TRACKER_NAME, LoggedLine, WandbRun, log_this_ma
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
+PAGE = "https://wandb.ai/ann/faces/runs/1234abcd"
+
+
 def picture(shade: int = 255) -> np.ndarray:
     return np.full((20, 50, 3), shade, np.uint8)
 
@@ -34,11 +37,13 @@ def started(run: Path, lines: list[LoggedLine] | None = None, **options: Any) ->
     made.finish(exit_code=0)
 
 
-def test_a_training_that_was_stopped_is_one_whole_run(make_shards, tmp_path, capsys):
+def test_a_training_that_was_stopped_is_one_whole_run(make_shards, tmp_path, capsys, monkeypatch):
     make_shards(tmp_path / "data", {"train": 40, "validation": 10}, shard_size=16)
     tracking = TrackingConfig(tracker="wandb", project="faces", num_pictures=2)
     config = tiny(tmp_path / "data", tmp_path / "run", tracking=tracking)
-    train(config)
+    with monkeypatch.context() as online:
+        online.setattr(WandbRun, "url", PAGE)
+        train(config)
     # As if it had died between the checkpoint of step 3 and that of step 6.
     (config.run / "last").unlink()
     (config.run / "last").symlink_to("checkpoints/step_0000003")
@@ -88,6 +93,8 @@ def test_a_training_that_was_stopped_is_one_whole_run(make_shards, tmp_path, cap
     )
     state = json.loads((config.run / "best" / "state.json").read_text())
     assert state["manifest_hash"] == facts["manifest_hash"]
+    # The second start was offline; the run has its page all the same.
+    assert json.loads((config.run / "last" / "state.json").read_text())["run_url"] == PAGE
     aliases = {alias: model for model in models for alias in model.aliases}
     assert aliases.keys() >= {"best", "last", "step-6", f"step-{state['step']}"}
     for which in ("best", "last"):
@@ -105,6 +112,17 @@ def test_going_on_keeps_one_id_and_beginning_anew_takes_another(tmp_path):
     assert ids[3] == ids[4] != ids[0]
     # What was begun anew leaves the run before it as it is.
     assert len(starts_of(tmp_path / "run")) == 2
+
+
+def test_only_a_run_that_is_online_has_a_page(tmp_path, monkeypatch):
+    with started(tmp_path) as made:
+        assert made.url is None
+        with monkeypatch.context() as online:
+            online.setattr(type(made.run), "offline", False)
+            online.setattr(type(made.run), "url", PAGE)
+            assert made.url == PAGE
+            online.setattr(type(made.run), "disabled", True)
+            assert made.url is None
 
 
 def test_a_sweep_decides_the_id(tmp_path, monkeypatch):

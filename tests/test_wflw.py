@@ -83,6 +83,8 @@ def test_points_boxes_and_attributes(archive, tmp_path):
         (lambda text: text.replace(" 0--Parade", "  0 0--Parade", 1), (":1: 208 words, expected 207",)),
         (lambda text: "x" + text, (":1: word 1 is 'x", "expected a number")),
         (lambda text: "nan" + text[text.index(" ") :], (":1: word 1 is 'nan'", "expected a number")),
+        (lambda text: "1e308" + text[text.index(" ") :], (":1: word 1 is '1e308'", "expected a number")),
+        (lambda text: text.replace(" 119 139 1", " 1e308 139 1"), (":2: word 199 is '1e308'",)),
         (lambda text: text.replace(" 0 0 0 0 0 0 ", " 0 0 2 0 0 0 "), (":1: word 203 is '2'", "0 or 1")),
         (
             lambda text: text.replace(" 20 30 119 139 1", " 20 30 19 139 1"),

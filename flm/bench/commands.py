@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from flm.bench.all_commands import bench_all, bench_readme
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 
 
@@ -212,26 +213,68 @@ def bench_predict(
 
 
 def bench_demo(
-    *, checkpoint: str = "", visitors: int = 50, lasts_s: float = 60.0, json: Path | None = None
+    *,
+    checkpoint: str = "",
+    detector: Path | None = None,
+    visitors: int = 50,
+    lasts_s: float = 60.0,
+    json: Path | None = None,
 ) -> None:
-    """The web page under many visitors at once: own answers, errors, waits, memory.
+    """The web page: its start, a photo and the camera in Chromium if that is there, many visitors at once.
 
     Such as:
       flm bench demo --checkpoint quick.onnx --json demo.json
 
     Args:
         checkpoint: As `python demo/app.py` takes it; the model that comes with the page if not given.
-        visitors: How many ask at once.
+        detector: YuNet's file; fetched once if not given.
+        visitors: How many ask at once; 0 leaves them out.
         lasts_s: How long they do.
         json: Where the rows are written.
     """
     from flm.bench.demo import bench_demo as measure
     from flm.bench.measure import publish
 
-    publish(measure(checkpoint, num_visitors=visitors, lasts_s=lasts_s), json)
+    publish(measure(checkpoint, detector=detector, num_visitors=visitors, lasts_s=lasts_s), json)
 
 
-BENCHMARKS: Mapping[str, Callable[..., object]] = {
+def bench_gpu(
+    *,
+    data: Path,
+    json: Path = Path("gpu_check.json"),
+    recipe: str | None = None,
+    tests: Path | None = None,
+    limit_s: float = 300.0,
+    quick: bool = False,
+) -> None:
+    """What a GPU reaches in augmentation, training and prediction, and whether the loader can feed it.
+
+    Without a GPU it is the processor, and that is said. Exit code 1 where something failed. Such as:
+      flm bench gpu --data data/300w
+
+    `bash launch/gpu_check.sh` runs the tests that need a GPU too.
+
+    Args:
+        data: Folder of shards.
+        json: Where device, versions, checks and figures are written.
+        recipe: Whose network and augmentation are measured; without a GPU it is a small one if not given.
+        tests: Results of tests to be told too, as `pytest --junit-xml` writes them.
+        limit_s: Nothing is begun later.
+        quick: Only see that all runs; the numbers say nothing.
+    """
+    from flm.bench.gpu_check import bench_gpu as measure
+    from flm.bench.gpu_measures import Length
+
+    report = measure(
+        data, json, recipe=recipe, tests=tests, limit_s=limit_s, length=Length.quick() if quick else None
+    )
+    print(report.text())
+    print(f"{json} has all of it")
+    if report.has_failed:
+        sys.exit(1)
+
+
+MEASURED: Mapping[str, Callable[..., object]] = {
     "loader": bench_loader,
     "order": bench_order,
     "convert": bench_convert,
@@ -241,4 +284,8 @@ BENCHMARKS: Mapping[str, Callable[..., object]] = {
     "boxes": bench_boxes,
     "predict": bench_predict,
     "demo": bench_demo,
+    "gpu": bench_gpu,
 }
+"""By name; `flm bench all` runs them in this order, and knows from the parameters what each needs."""
+
+BENCHMARKS: Mapping[str, Callable[..., object]] = {**MEASURED, "all": bench_all, "readme": bench_readme}

@@ -1,8 +1,6 @@
 """From pictures and videos to landmarks, ours beside others: the same pictures and threads, in turns."""
 
 import contextlib
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +9,7 @@ from types import MappingProxyType
 
 import cv2
 
+from flm.bench.machine import load_average, processor, usable_threads
 from flm.bench.predict_ids import SUBJECT as IDS
 from flm.bench.predict_ids import measure_ids
 from flm.bench.predict_landmarks import ONE, measure_landmarks
@@ -76,7 +75,7 @@ def bench_predict(
     if threads < 1:
         raise InputError(f"--threads is {threads}, expected at least 1")
     keep_freed_memory()
-    load_before = _load()
+    load_before = load_average()
     store = open_store(data)
     with limited_threads(threads), _exported(checkpoint) as (onnx, folder):
         predictor = load(onnx, detector=detector, threads=threads)
@@ -120,8 +119,8 @@ def conditions(setting: Setting) -> dict[str, object]:
         "split": setting.split,
         "threads": setting.threads,
         "turns": setting.length.turns,
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": usable_threads(),
         "versions": ", ".join(_versions(("onnxruntime", "torch", "dlib-bin")))
         + f", OpenCV {cv2.__version__}",
     }
@@ -147,20 +146,6 @@ def _exported(checkpoint: str) -> Iterator[tuple[Path, Path | None]]:
 def _flags(detector: DetectorConfig) -> tuple[str, ...]:
     model = () if detector.model is None else ("--detector.model", str(detector.model.resolve()))
     return ("--detector.kind", detector.kind, *model)
-
-
-def _load() -> float | None:
-    """How many programs wanted a core over the last minute; numbers of a busy machine say little."""
-    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-
-def _processor() -> str:
-    """Its name, where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _versions(packages: Sequence[str]) -> Iterator[str]:

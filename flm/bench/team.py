@@ -42,27 +42,43 @@ class Turn:
 
 
 class Team(Generic[T]):
-    """The processes of one side, which make steps when they are told to, on the processor, in bf16.
+    """The processes of one side, which make steps when they are told to, on the processor if not told else.
 
     Args:
         side: what each of them does; it is handed `setting`.
         setting: what on.
         processes: how many, joined by gloo.
         threads: of each.
+        on_gpu: on the first GPU.
+        precision: of the arithmetic, as `accelerate launch --mixed_precision` has it.
     """
 
     def __init__(
-        self, side: Callable[[T], Iterator[Step]], setting: T, *, processes: int = 1, threads: int
+        self,
+        side: Callable[[T], Iterator[Step]],
+        setting: T,
+        *,
+        processes: int = 1,
+        threads: int,
+        on_gpu: bool = False,
+        precision: str = "bf16",
     ) -> None:
         port = free_port()
-        # Forked from a process that has imported all and has no threads, whose locks a fork would wait for.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([side.__module__])
+        if on_gpu:
+            # A fork of a process that has looked for a GPU may not use it.
+            context = multiprocessing.get_context("spawn")
+        else:
+            # Forked from a process that has imported all and has no threads, whose locks a fork would
+            # wait for.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([side.__module__])
         self._pipes: list[Any] = []
         self._processes = []
         for rank in range(processes):
             mine, its = context.Pipe()
-            environment = _environment(rank, processes, threads, port)
+            environment = _environment(rank, processes, threads, port, precision)
+            if not on_gpu:
+                environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
             process = context.Process(target=_serve, args=(its, side, setting, threads, environment))
             process.start()
             its.close()
@@ -123,11 +139,18 @@ def _serve(
         except (EOFError, ConnectionResetError):
             return
         next(steps)
+        _wait_for_gpu()
         started_s = time.perf_counter()
         made = [next(steps) for _ in range(count)]
+        _wait_for_gpu()
         elapsed_s = time.perf_counter() - started_s
         _give_back_memory()
         pipe.send((made, elapsed_s))
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _give_back_memory() -> None:
@@ -135,12 +158,10 @@ def _give_back_memory() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def _environment(rank: int, processes: int, threads: int, port: int) -> dict[str, str]:
-    """What `accelerate launch --config_file launch/cpu.yaml` gives its processes."""
+def _environment(rank: int, processes: int, threads: int, port: int, precision: str) -> dict[str, str]:
+    """What `accelerate launch` gives its processes with `launch/cpu.yaml`, or with `launch/one_gpu.yaml`."""
     return {
-        "CUDA_VISIBLE_DEVICES": "",
-        "ACCELERATE_USE_CPU": "true",
-        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_MIXED_PRECISION": precision,
         "OMP_NUM_THREADS": str(threads),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -45,24 +45,26 @@ class Length:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Setting:
+class Setting:
+    """What a side trains."""
+
     config: TrainConfig
-    source: Path
+    source: Path | None = None
     """Files of the usual way."""
-    turn_steps: int
-    """With the one that is not timed."""
+    turn_steps: int = 0
+    """Of `training_and_saving`, with the one that is not timed."""
 
 
-Side = Callable[[_Setting], Iterator[Step]]
+Side = Callable[[Setting], Iterator[Step]]
 
 
-def training(setting: _Setting) -> Iterator[Step]:
+def training(setting: Setting) -> Iterator[Step]:
     """Our training, from shards to the update."""
     for _, step in _steps(setting.config):
         yield step
 
 
-def training_and_saving(setting: _Setting) -> Iterator[Step]:
+def training_and_saving(setting: Setting) -> Iterator[Step]:
     """The same with a checkpoint in each turn, which is written while the next steps are made."""
     for run, step in _steps(setting.config):
         # The first step made the team ready, the next is not timed.
@@ -78,15 +80,15 @@ def _steps(config: TrainConfig) -> Iterator[tuple[Run, Step]]:
         waited_s, clock.waited_s = clock.waited_s, 0.0
         train_step(run, batch)
         run.step += 1
-        run.guards.bad_steps.look(lambda *_: None, now=True)
+        run.guards.bad_steps.look(lambda *_: None, now=False)
         yield run, Step(len(batch), waited_s)
 
 
-def resident(setting: _Setting) -> Iterator[Step]:
+def resident(setting: Setting) -> Iterator[Step]:
     """The same network on one batch that stays in memory: forward, backward, update and nothing else."""
     run = build(setting.config)
     config, network, optimizer = run.config, run.trained.train(), run.optimizer
-    batch = next(run.training_batches())
+    batch = next(run.training_batches()).to(run.accelerator.device)
     faces = augment(batch, config.augment, size_px=config.model.input_size_px, seed=0)
     while True:
         losses = landmark_loss(network(faces.images), faces.landmarks_unit, faces.valid, config.loss)
@@ -96,12 +98,13 @@ def resident(setting: _Setting) -> Iterator[Step]:
         yield Step(len(batch))
 
 
-def usual(setting: _Setting) -> Iterator[Step]:
+def usual(setting: Setting) -> Iterator[Step]:
     """The reference project's way: one file a sample, float32, contiguous memory, Adam, MSE."""
-    config = setting.config
+    config, source = setting.config, setting.source
+    assert source is not None
     network = build_network(config.model).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.learning_rate)
-    faces = PerFileFaces(faces_and_bytes(Path(config.data), setting.source)[0])
+    faces = PerFileFaces(faces_and_bytes(Path(config.data), source)[0])
     while True:
         for images, landmarks in DataLoader(faces, config.batch_size, shuffle=True, num_workers=WORKERS):
             optimizer.zero_grad()
@@ -140,7 +143,7 @@ def measure(config: TrainConfig, source: Path, length: Length) -> list[Row]:
 
         def team(name: str, side: Side, *, processes: int = 1, threads: int = cores) -> Callable[[int], Turn]:
             its = dataclasses.replace(settled, out=folder / name)
-            setting = _Setting(config=its, source=source, turn_steps=length.saving_steps + 1)
+            setting = Setting(config=its, source=source, turn_steps=length.saving_steps + 1)
             one = stack.enter_context(Team(side, setting, processes=processes, threads=threads))
             one.wait_until_ready()
             return one.take_turn

@@ -5,7 +5,6 @@ whole pictures.
 """
 
 import io
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from PIL import Image
 from flm.data.manifest import Manifest
 from flm.data.sample_format import SampleFormat
 from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord
+from flm.fields import parse_json
 from flm.geometry import MIN_FACE_PX, FaceBox, resample, square_crop, transform_points
 from flm.pictures import MOST_PICTURE_PIXELS
 
@@ -115,8 +115,8 @@ class ForeignSamples:
         try:
             if self.sample_format.reads_array:
                 return {}, np.load(io.BytesIO(annotation), allow_pickle=False)
-            fields = json.loads(annotation)
-        except (ValueError, EOFError, OSError) as error:
+            fields = parse_json(annotation)
+        except Exception as error:  # numpy reads the header as Python, which fails in many ways
             raise SampleFormatError(f"the .{self.annotation} cannot be read ({error})") from error
         return fields, _field(fields, self.sample_format.landmarks_key)
 

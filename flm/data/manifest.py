@@ -6,15 +6,15 @@ Its size grows with the number of shards, never with the number of samples.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from flm.data.sample_format import SampleFormat
+from flm.data.sample_format import MOST_CROP_SIDE_PX, SampleFormat
 from flm.errors import InputError
-from flm.fields import from_fields
+from flm.fields import from_fields, parse_json
 from flm.files import write_whole
 from flm.landmarks import LandmarkScheme, scheme_named
 
@@ -42,7 +42,12 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """The contents of `manifest.json`."""
+    """The contents of `manifest.json`.
+
+    Raises:
+        InputError: the scheme is unknown.
+        ValueError: a field is out of range.
+    """
 
     scheme: str
     crop_size_px: int
@@ -63,6 +68,13 @@ class Manifest:
     labels: str = ""
     """What made the landmarks, where it was a network and not the annotators; the stored crops then were cut
     out around other landmarks."""
+
+    def __post_init__(self) -> None:
+        scheme_named(self.scheme)
+        if not 0 < self.crop_size_px <= MOST_CROP_SIDE_PX:
+            raise ValueError(f"crop_size_px is {self.crop_size_px}, expected 1 to {MOST_CROP_SIDE_PX}")
+        if not 0 <= self.crop_margin < math.inf:
+            raise ValueError(f"crop_margin is {self.crop_margin}, expected a number from 0")
 
     @property
     def landmark_scheme(self) -> LandmarkScheme:
@@ -138,29 +150,24 @@ class Manifest:
             InputError: it is malformed, was written by a newer version, or names a shard outside its folder.
         """
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             version = fields.pop("schema_version")
-            if version != MANIFEST_SCHEMA_VERSION:
-                raise InputError(
-                    f"{where}: schema version {version}, this flm reads {MANIFEST_SCHEMA_VERSION}; "
-                    "update flm or convert the data again"
-                )
-            splits = {
-                split: tuple(_shard_entry(shard, where) for shard in shards)
-                for split, shards in fields.pop("splits").items()
-            }
-            if "sample_format" in fields:
-                fields["sample_format"] = from_fields(SampleFormat, fields["sample_format"], where)
-            return cls(splits=splits, **fields)
-        except InputError:
-            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: not a manifest ({error!r}); convert the data again") from error
+        if version != MANIFEST_SCHEMA_VERSION:
+            raise InputError(
+                f"{where}: schema version {version}, this flm reads {MANIFEST_SCHEMA_VERSION}; "
+                "update flm or convert the data again"
+            )
+        manifest = from_fields(cls, fields, where)
+        for shards in manifest.splits.values():
+            for shard in shards:
+                _check_entry(shard, where)
+        return manifest
 
 
-def _shard_entry(fields: Mapping[str, Any], where: str) -> ShardEntry:
-    """An entry that is safe to make a path or an address of."""
-    shard = ShardEntry(**fields)
+def _check_entry(shard: ShardEntry, where: str) -> None:
+    """Refuse an entry that is not safe to make a path or an address of."""
     parts = shard.name.split("/")
     if not all(_PLAIN_NAME.fullmatch(part) and part not in (".", "..") for part in parts):
         raise InputError(
@@ -170,8 +177,6 @@ def _shard_entry(fields: Mapping[str, Any], where: str) -> ShardEntry:
         raise InputError(
             f"{where}: {shard.name}: the sha256 is {shard.sha256!r}, expected 64 hexadecimal digits"
         )
-    for name in ("num_samples", "num_bytes"):
-        value = getattr(shard, name)
-        if type(value) is not int or value < 0:
+    for name, value in (("num_samples", shard.num_samples), ("num_bytes", shard.num_bytes)):
+        if value < 0:
             raise InputError(f"{where}: {shard.name}: {name} is {value!r}, expected a count")
-    return shard

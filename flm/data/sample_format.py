@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+MOST_CROP_SIDE_PX = 4096
+"""A stored crop whose header claims more is not decoded: a few bytes could ask for all memory there is."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleFormat:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from flm.data.sample_format import MOST_CROP_SIDE_PX
 from flm.geometry import FaceBox
 from flm.landmarks import LandmarkScheme, scheme_named
 
@@ -27,9 +28,6 @@ JPEG_QUALITY = 92
 
 LANDMARK_DECIMALS = 4
 """A ten-thousandth of a pixel, also after a crop was shrunk tenfold far below the error of any annotation."""
-
-MOST_CROP_SIDE_PX = 4096
-"""A stored crop whose header claims more is not decoded: a few bytes could ask for all memory there is."""
 
 
 class SampleFormatError(ValueError):

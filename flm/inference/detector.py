@@ -148,7 +148,9 @@ class DlibDetector:
         try:
             import dlib
         except ImportError as error:
-            raise InputError("--detector.kind dlib: dlib is not installed; pip install dlib-bin") from error
+            raise InputError(
+                "--detector.kind dlib: dlib is not installed; pip install 'flm-landmarks[dlib]'"
+            ) from error
         self.config = config
         self._detector: Any = dlib.get_frontal_face_detector()  # pyright: ignore[reportAttributeAccessIssue]
         # It says nothing of threads.
@@ -209,7 +211,7 @@ def build_detector(config: DetectorConfig, say: Callable[[str], None] = print) -
                 try:
                     detector = DlibDetector(config)
                 except InputError:
-                    raise mistake from None
+                    raise InputError(f"{mistake}, or pip install 'flm-landmarks[dlib]'") from None
                 say(f"{mistake}; going on with dlib's detector, which misses more faces")
                 return detector
 

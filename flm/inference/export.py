@@ -211,6 +211,7 @@ def _about(
         step=state.get("step"),
         manifest_hash=manifest_hash,
         licence=options.licence or _licence(config, manifest_hash, store),
+        run_url=state.get("run_url") or "",
         calibration=read_json(calibration) if calibration.exists() else None,
     )
 

@@ -2,15 +2,18 @@
 
 import csv
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 from flm.errors import InputError
+from flm.fields import parse_json
 from flm.geometry import FaceBox
 from flm.inference.inputs import PictureInput
+
+FARTHEST_PX = 1e5
+"""No picture that is read has a longer side of any use, and a crop of a much larger box needs gigabytes."""
 
 BOX_COLUMNS = ("file", "left", "top", "width", "height")
 
@@ -75,7 +78,7 @@ def read_boxes(path: Path) -> dict[str, tuple[FaceBox, ...]]:
             continue
         try:
             faces.append(_box(numbers))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError(
                 f"{path}:{where}: expected left, top, width and height in px with positive sides, got "
                 f"{numbers}"
@@ -85,6 +88,8 @@ def read_boxes(path: Path) -> dict[str, tuple[FaceBox, ...]]:
 
 def _box(numbers: Sequence[Any]) -> FaceBox:
     left, top, width, height = (float(number) for number in numbers)
+    if max(map(abs, (left, top, width, height))) > FARTHEST_PX:
+        raise ValueError("too far")
     return FaceBox(left=left, top=top, width=width, height=height)
 
 
@@ -93,12 +98,18 @@ def _table_rows(path: Path, text: str) -> list[tuple[str, str, Any]]:
     missing = [name for name in BOX_COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"{path}:1: the column {missing[0]} is missing; expected {', '.join(BOX_COLUMNS)}")
-    return [(str(reader.line_num), row["file"], [row[name] for name in BOX_COLUMNS[1:]]) for row in reader]
+    try:
+        return [
+            (str(reader.line_num), row["file"] or "", [row[name] for name in BOX_COLUMNS[1:]])
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not a row of a table ({error}); fix it") from error
 
 
 def _json_rows(path: Path, text: str) -> list[tuple[str, str, Any]]:
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
     except ValueError as error:
         raise InputError(f"--boxes {path}: not JSON ({error})") from error
     if not isinstance(fields, dict) or not all(isinstance(faces, list) for faces in fields.values()):

@@ -10,9 +10,11 @@ import os
 import re
 import tarfile
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from flm.errors import InputError
 from flm.inference.fetch import is_url
@@ -27,6 +29,11 @@ PICTURE_SUFFIXES = frozenset(
 """Of the files that are taken out of folders and shards. A file that is named itself may have any."""
 
 SHARD_SUFFIX = ".tar"
+
+RESERVED_NAMES = frozenset({"report", "videos", "landmarks"})
+"""Of the files of all pictures and videos, which those of one never replace."""
+
+Found = TypeVar("Found")
 
 _UNSAFE = re.compile(r"[^\w.@+=,~ -]")
 
@@ -53,10 +60,18 @@ class PictureInput:
     """Raises an `InputError` if that is no picture."""
 
 
-def pictures_of(
-    inputs: Sequence[str], *, skip: Path | None = None, allow_private_urls: bool = False, taken: str = ""
-) -> Iterator[PictureInput]:
-    """All pictures, in the order of the inputs, and by name inside each; what is a video is passed over.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputCounts:
+    """How much there is to do."""
+
+    pictures: int
+    videos: int
+
+
+def inputs_of(
+    inputs: Sequence[str], *, skip: Path | None = None, allow_private_urls: bool = False
+) -> Iterator[PictureInput | VideoInput]:
+    """All pictures and videos, in the order of the inputs; inside a folder its pictures, then its videos.
 
     What a single folder, glob or shard holds is named by its place in there; one of several has its own name
     before it. The second of the same name gets a number.
@@ -65,61 +80,45 @@ def pictures_of(
         inputs: as the user gave them.
         skip: a folder that is left out of the others, such as that of the results.
         allow_private_urls: see `fetch_url`.
-        taken: a name that no picture gets.
 
     Raises:
-        InputError: a folder or a shard without pictures, or a glob that fits nothing.
+        InputError: a folder or a shard holds neither, or a glob fits nothing.
     """
     is_alone = len(inputs) == 1
-    bases = _numbered([_base(text) for text in inputs], {taken})
+    bases = _numbered([_base(text) for text in inputs], RESERVED_NAMES)
     for text, base in zip(inputs, bases, strict=True):
+        inside = "" if is_alone else base
         if _is_one_video(text):
-            continue
-        if is_url(text):
+            yield VideoInput(name=base, source=text)
+        elif is_url(text):
             yield _of_url(text, base, allow_private_urls)
         elif Path(text).is_dir():
-            yield from _in_folder(Path(text), "" if is_alone else base, skip, taken)
+            yield from _in_folder(Path(text), inside, skip)
         elif text.endswith(SHARD_SUFFIX):
-            yield from _in_shard(Path(text), "" if is_alone else base)
+            yield from _in_shard(Path(text), inside)
         elif _is_glob(text):
-            yield from _of_glob(text, "" if is_alone else base, taken)
+            yield from _of_glob(text, inside)
         else:
             yield _of_file(Path(text), base)
 
 
-def videos_of(inputs: Sequence[str], *, skip: Path | None = None, taken: str = "") -> Iterator[VideoInput]:
-    """All videos, by the same rules: those that are named, those in folders and of globs, streams, cameras.
-
-    Args:
-        inputs: as the user gave them.
-        skip: a folder that is left out of the others.
-        taken: a name that no video gets.
-    """
-    is_alone = len(inputs) == 1
-    bases = _numbered([_base(text) for text in inputs], {taken})
-    for text, base in zip(inputs, bases, strict=True):
-        if _is_one_video(text):
-            yield VideoInput(name=base, source=text)
-        elif not is_url(text) and Path(text).is_dir():
-            yield from _videos_in_folder(Path(text), "" if is_alone else base, skip, taken)
-        elif not is_url(text) and _is_glob(text):
-            start = _fixed_part(text)
-            # Path.glob takes no pattern that begins at the root.
-            found = glob.iglob(text, recursive=True)  # noqa: PTH207
-            paths = sorted(path for path in map(Path, found) if path.is_file() and is_video(path.name))
-            yield from _named(paths, start, "" if is_alone else base, taken)
+def pictures_of(
+    inputs: Sequence[str], *, skip: Path | None = None, allow_private_urls: bool = False
+) -> Iterator[PictureInput]:
+    """The pictures among all inputs; as `inputs_of`."""
+    found = inputs_of(inputs, skip=skip, allow_private_urls=allow_private_urls)
+    return (one for one in found if isinstance(one, PictureInput))
 
 
-def _videos_in_folder(folder: Path, base: str, skip: Path | None, taken: str) -> Iterator[VideoInput]:
-    for here, files in _walked(folder, skip):
-        videos = [here / name for name in files if not name.startswith(".") and is_video(name)]
-        yield from _named(videos, folder, base, taken)
+def videos_of(inputs: Sequence[str], *, skip: Path | None = None) -> Iterator[VideoInput]:
+    """The videos among all inputs: named ones, those in folders and of globs, streams, cameras."""
+    return (one for one in inputs_of(inputs, skip=skip) if isinstance(one, VideoInput))
 
 
-def _named(paths: Sequence[Path], start: Path, base: str, taken: str) -> Iterator[VideoInput]:
-    names = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
-    for path, name in zip(paths, _numbered([str(name) for name in names], {taken}), strict=True):
-        yield VideoInput(name=name, source=str(path))
+def count_inputs(inputs: Sequence[str], *, skip: Path | None = None) -> InputCounts:
+    """Go through all inputs once, opening none but shards; as `inputs_of`."""
+    kinds = Counter(type(one) for one in inputs_of(inputs, skip=skip))
+    return InputCounts(pictures=kinds[PictureInput], videos=kinds[VideoInput])
 
 
 def _is_one_video(text: str) -> bool:
@@ -149,8 +148,8 @@ def _safe(name: str) -> str:
     return _UNSAFE.sub("_", name).strip(". ")[:100] or "picture"
 
 
-def _numbered(names: Sequence[str], taken: set[str]) -> list[str]:
-    """The names; the second of the same name gets a number, free of other names."""
+def _numbered(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """The names; one that is taken, or the second of the same name, gets a number."""
     given, taken, numbered = set(names), set(taken), []
     for name in names:
         if name in taken:
@@ -169,16 +168,18 @@ def _of_file(path: Path, name: str) -> PictureInput:
     return PictureInput(name=name, image=str(path), read=lambda: as_picture(path))
 
 
-def _in_folder(folder: Path, base: str, skip: Path | None, taken: str) -> Iterator[PictureInput]:
+def _of_video(path: Path, name: str) -> VideoInput:
+    return VideoInput(name=name, source=str(path))
+
+
+def _in_folder(folder: Path, base: str, skip: Path | None) -> Iterator[PictureInput | VideoInput]:
     is_empty = True
     for here, files in _walked(folder, skip):
-        place = PurePosixPath(base, here.relative_to(folder).as_posix())
-        paths = [here / name for name in files if _is_picture(name)]
-        is_empty &= not any(is_video(name) for name in files)
-        names = _numbered([path.stem for path in paths], {taken} if not place.name else set())
-        for path, name in zip(paths, names, strict=True):
-            is_empty = False
-            yield _of_file(path, str(place / name))
+        pictures = [here / name for name in files if _is_picture(name)]
+        videos = [here / name for name in files if is_video(name) and not name.startswith(".")]
+        is_empty &= not pictures and not videos
+        yield from _named(pictures, folder, base, _of_file)
+        yield from _named(videos, folder, base, _of_video)
     if is_empty:
         raise InputError(f"{folder}: no pictures in this folder (.jpg, .png, …); name one that has some")
 
@@ -192,17 +193,24 @@ def _walked(folder: Path, skip: Path | None) -> Iterator[tuple[Path, list[str]]]
         yield Path(here), sorted(files)
 
 
-def _of_glob(pattern: str, base: str, taken: str) -> Iterator[PictureInput]:
+def _of_glob(pattern: str, base: str) -> Iterator[PictureInput | VideoInput]:
     start = _fixed_part(pattern)
     # Path.glob takes no pattern that begins at the root.
     found = glob.iglob(pattern, recursive=True)  # noqa: PTH207
     paths = sorted(path for path in map(Path, found) if path.is_file())
     if not paths:
         raise InputError(f"{pattern}: no file has such a name")
-    paths = [path for path in paths if not is_video(path.name)]
-    names = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
-    for path, name in zip(paths, _numbered([str(name) for name in names], {taken}), strict=True):
-        yield _of_file(path, name)
+    yield from _named([path for path in paths if not is_video(path.name)], start, base, _of_file)
+    yield from _named([path for path in paths if is_video(path.name)], start, base, _of_video)
+
+
+def _named(
+    paths: Sequence[Path], start: Path, base: str, make: Callable[[Path, str], Found]
+) -> Iterator[Found]:
+    """Each file under the name of its place."""
+    places = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
+    for path, name in zip(paths, _numbered([str(place) for place in places], RESERVED_NAMES), strict=True):
+        yield make(path, name)
 
 
 def _fixed_part(pattern: str) -> Path:

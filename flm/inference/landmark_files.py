@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flm.errors import InputError
+from flm.fields import parse_json
 from flm.files import write_whole
 from flm.landmark_conversion import convert_landmarks, points_taken
 from flm.landmarks import SCHEMES, LandmarkScheme
@@ -90,13 +91,16 @@ def _converted(path: Path, conversion: Conversion) -> str:
             lines = enumerate(text.splitlines(), 1)
             return "".join(_converted_record(line, f"{path}:{row}", conversion) for row, line in lines)
         case ".csv":
-            return _converted_table(text, path, conversion)
+            try:
+                return _converted_table(text, path, conversion)
+            except csv.Error as error:
+                raise InputError(f"{path}: not a table ({error}); replace the file") from error
     raise InputError(f"{path}: expected a .pts, .json, .jsonl or .csv file")
 
 
 def _converted_record(text: str, where: str, conversion: Conversion) -> str:
     try:
-        record: dict[str, Any] = json.loads(text)
+        record: dict[str, Any] = parse_json(text)
         for face in record["faces"]:
             for name in ("landmarks", "covariance"):
                 if face.get(name) is not None:

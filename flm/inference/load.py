@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from flm.calibration import CALIBRATION_NAME, Calibration
-from flm.errors import InputError
+from flm.errors import InputError, missing_package
 from flm.files import sha256_of
 from flm.inference.detector import FaceDetector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
@@ -132,8 +132,13 @@ def _network_of(
         fields = network.about.calibration
         calibration = None if fields is None else Calibration.from_json(json.dumps(fields), str(path))
         return network, calibration
-    from flm.checkpoint import find_checkpoint
-    from flm.inference.torch_network import TorchNetwork
+    try:
+        from flm.checkpoint import find_checkpoint
+        from flm.inference.torch_network import TorchNetwork
+    except ModuleNotFoundError as error:
+        if (missing := missing_package(error)) is None:
+            raise
+        raise InputError(f"{path}: PyTorch runs it, but {missing}, or give an {ONNX_SUFFIX} file") from error
 
     checkpoint = find_checkpoint(path)
     return TorchNetwork.load(checkpoint, device, precision), Calibration.load(checkpoint)

@@ -11,7 +11,8 @@ import onnxruntime
 from jaxtyping import UInt8
 
 from flm.errors import InputError
-from flm.fields import from_fields, to_fields
+from flm.fields import from_fields, parse_json, to_fields
+from flm.geometry import MOST_INPUT_SIZE_PX
 from flm.inference.network import FoundLandmarks
 from flm.landmarks import LandmarkScheme, scheme_named
 
@@ -47,10 +48,18 @@ class AboutNetwork:
     """Of the shards that it was trained on."""
     licence: str = ""
     """One line."""
+    run_url: str = ""
+    """Where its training can be looked at, if anywhere."""
     calibration: dict[str, Any] | None = None
     """How sure the network is in truth: what stands in the checkpoint's calibration.json."""
     version: int = ABOUT_VERSION
     """Of these fields."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.input_size_px <= MOST_INPUT_SIZE_PX:
+            raise ValueError(f"input_size_px is {self.input_size_px}, expected 1 to {MOST_INPUT_SIZE_PX}")
+        if not 0 <= self.crop_margin <= 1:
+            raise ValueError(f"crop_margin is {self.crop_margin}, expected 0 to 1")
 
     def to_texts(self) -> dict[str, str]:
         """As the file has them: JSON under `flm.` names."""
@@ -72,7 +81,7 @@ class AboutNetwork:
         """
         try:
             fields = {
-                name.removeprefix(ABOUT_PREFIX): json.loads(text)
+                name.removeprefix(ABOUT_PREFIX): parse_json(text)
                 for name, text in texts.items()
                 if name.startswith(ABOUT_PREFIX)
             }
@@ -108,14 +117,19 @@ class OnnxNetwork:
                 f"{path}: there is no such file; `flm export CHECKPOINT --onnx {path}` makes one"
             )
         self._session = _session(path, threads, device)
-        meta = self._session.get_modelmeta()
-        self.about = AboutNetwork.from_texts(meta.custom_metadata_map, str(path))
+        try:
+            self.about = AboutNetwork.from_texts(self._session.get_modelmeta().custom_metadata_map, str(path))
+            self._outputs = [output.name for output in self._session.get_outputs()]
+            nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+            shapes = {node.name: tuple(node.shape[1:]) for node in nodes}
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: damaged ({error}); export it again") from error
         self.scheme: LandmarkScheme = scheme_named(self.about.scheme)
         self.input_size_px: int = self.about.input_size_px
         self.crop_margin: float = self.about.crop_margin
-        self._outputs = [output.name for output in self._session.get_outputs()]
         self._faces_per_run = FACES_PER_RUN if device == "cpu" else None
-        self._check_shapes(path)
+        self._check_shapes(shapes, path)
+        self._check_runs(path)
 
     def find(self, crops: UInt8[np.ndarray, "faces size size 3"]) -> FoundLandmarks:
         """As `FaceNetwork.find`."""
@@ -128,17 +142,25 @@ class OnnxNetwork:
         found = dict(zip(self._outputs, arrays, strict=True))
         return FoundLandmarks(landmarks_unit=found[LANDMARKS], covariance_unit=found.get(COVARIANCE))
 
-    def _check_shapes(self, path: Path) -> None:
+    def _check_shapes(self, shapes: Mapping[str, tuple[Any, ...]], path: Path) -> None:
         side, num_points = self.input_size_px, self.scheme.num_points
-        shapes = {
-            node.name: tuple(node.shape[1:])
-            for node in (*self._session.get_inputs(), *self._session.get_outputs())
-        }
         expected = {PIXELS: (side, side, 3), LANDMARKS: (num_points, 2), COVARIANCE: (num_points, 2, 2)}
         if not {PIXELS, LANDMARKS} <= shapes.keys() <= expected.keys() or any(
             shape != expected[name] for name, shape in shapes.items()
         ):
             raise InputError(f"{path}: has {shapes}, expected {expected}; export it again")
+
+    def _check_runs(self, path: Path) -> None:
+        """Damage that the shapes do not show ends here, and not at the first face."""
+        try:
+            self.find(np.zeros((1, self.input_size_px, self.input_size_px, 3), np.uint8))
+        except Exception as error:  # as in `_session`
+            raise _not_run(path, error) from error
+
+
+def _not_run(path: Path, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(f"{path}: onnxruntime cannot run it ({reason}); give a file that `flm export` wrote")
 
 
 def _session(path: Path, threads: int | None, device: Literal["cpu", "cuda"]) -> Any:
@@ -152,12 +174,10 @@ def _session(path: Path, threads: int | None, device: Literal["cpu", "cuda"]) ->
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # what goes wrong is raised; its log beside it would be many lines
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        # Its fallback prints, and tries the same again.
+        session = onnxruntime.InferenceSession(path, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # every kind of damage has a class of its own
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: onnxruntime cannot run it ({reason}); give a file that `flm export` wrote"
-        ) from error
+        raise _not_run(path, error) from error
     if provider not in session.get_providers():  # it falls back to the processor without a word
         raise InputError(f"device {device}: cannot be used by onnxruntime; see its requirements of CUDA")
     return session

@@ -21,7 +21,7 @@ from flm.errors import InputError
 from flm.fields import to_fields
 from flm.files import whole_file, write_whole
 from flm.inference.given_boxes import NO_BOXES, GivenBoxes
-from flm.inference.inputs import PictureInput, pictures_of
+from flm.inference.inputs import PictureInput, count_inputs, pictures_of
 from flm.inference.predictor import Predictor
 from flm.inference.reading import PredictedPicture, predict_in_order
 from flm.inference.records import Record, picture_record
@@ -59,6 +59,7 @@ def predict(
     out: Path,
     predictor: Predictor,
     settings: Mapping[str, Any],
+    num_pictures: int | None = None,
     outputs: OutputConfig = JSON_ONLY,
     boxes: GivenBoxes = NO_BOXES,
     workers: int = 2,
@@ -71,10 +72,11 @@ def predict(
     faces share a forward pass.
 
     Args:
-        inputs: see `pictures_of`.
+        inputs: see `inputs_of`.
         out: the folder, made if missing.
         predictor: finds faces where no boxes are given, and landmarks.
         settings: all that results depend on beside the pictures.
+        num_pictures: as `count_inputs` gave it; counted here if None.
         outputs: what is written.
         boxes: of faces; those of the predictor's detector where there are none.
         workers: threads that read pictures and look for faces.
@@ -89,11 +91,9 @@ def predict(
     share, state = Share.of_environment(), out / STATE_FOLDER
 
     def listing() -> Iterator[PictureInput]:
-        return pictures_of(
-            inputs, skip=out, allow_private_urls=predictor.allow_private_urls, taken=Path(REPORT_NAME).stem
-        )
+        return pictures_of(inputs, skip=out, allow_private_urls=predictor.allow_private_urls)
 
-    num_mine = sum(share.is_mine(number) for number, _ in enumerate(listing()))
+    num_pictures = count_inputs(inputs, skip=out).pictures if num_pictures is None else num_pictures
     if share.is_first:
         prepare_folder(state, settings, overwrite)
     share.meet(state)
@@ -102,7 +102,7 @@ def predict(
     mine = (picture for number, picture in enumerate(listing()) if share.is_mine(number))
     with (
         contextlib.closing(ResultWriter(state, share.process)) as results,
-        _progress(num_mine, is_shown=share.is_first) as advance,
+        _progress(sum(map(share.is_mine, range(num_pictures))), is_shown=share.is_first) as advance,
     ):
         todo = (picture for picture in mine if not (index.is_done(picture.name) and advance()))
         for done in predict_in_order(todo, predictor, boxes, workers=workers):
@@ -136,6 +136,12 @@ def prepare_folder(state: Path, settings: Mapping[str, Any], overwrite: bool) ->
                 )
     else:
         shutil.rmtree(state, ignore_errors=True)
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{state.parent}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
     write_whole(path, json.dumps({"is_resumed": is_resumed, "settings": settings}, indent=2).encode())
 
 

@@ -29,9 +29,6 @@ from flm.inference.video_input import is_live
 STATE_FOLDER = ".flm-predict-videos"
 REPORT_NAME = "videos.json"
 
-NAME_OF_PICTURES = "landmarks"
-"""What the files of all pictures are called, which no video's may replace."""
-
 _MISTAKE = "mistake"
 
 
@@ -93,7 +90,7 @@ def predict_videos(
     Under a launcher, each process does its share. A video that cannot be read does not end the others.
 
     Args:
-        inputs: see `videos_of`.
+        inputs: see `inputs_of`.
         out: the folder, made if missing.
         tracker: follows the faces of one video after the other.
         settings: all that results depend on beside the videos.
@@ -112,7 +109,7 @@ def predict_videos(
         prepare_folder(state, {**settings, "most_seconds": most_seconds}, overwrite)
     share.meet(state)
     may_replace = json.loads((state / SETTINGS_NAME).read_text())["is_resumed"] or overwrite
-    videos = list(videos_of(inputs, skip=out, taken=NAME_OF_PICTURES))
+    videos = list(videos_of(inputs, skip=out))
     with _progress(is_shown=share.is_first) as bar:
         for number, video in enumerate(videos):
             if share.is_mine(number) and (is_live(video.source) or not _is_finished(state, video)):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flm.errors import InputError
+from flm.geometry import MOST_INPUT_SIZE_PX
 from flm.landmarks import scheme_named
 from flm.model.heads import FusedFeatures, HeatmapHead, NetworkOutput, RegressionHead
 from flm.model.simcc import SimccHead
@@ -30,7 +31,6 @@ Head = Literal["regression", "heatmap", "simcc"]
 SIZE_MULTIPLE_PX = 32
 """The coarsest stride of the backbones."""
 
-MOST_INPUT_SIZE_PX = 1024
 MOST_HEAD_CHANNELS = 1024
 """Far beyond what landmarks need; a checkpoint of a stranger could ask for all memory there is."""
 

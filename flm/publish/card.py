@@ -259,6 +259,8 @@ def _training(checkpoint: Checkpoint, options: CardOptions) -> str:
         paragraphs.append("\n".join(["```bash", *commands, "```"]))
     if chosen := _chosen(checkpoint):
         paragraphs.append(chosen)
+    if run_url := checkpoint.state.get("run_url"):
+        paragraphs.append(f"[The curves of its training]({run_url}) are in Weights & Biases.")
     return "\n\n".join(paragraphs) if paragraphs[1:] else ""
 
 

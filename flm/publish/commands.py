@@ -6,19 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from flm.publish.card_sources import NO_SOURCES, CardSources
+from flm.publish.card_sources import NO_SOURCES
+from flm.publish.publish_config import PublishConfig, Sources
 
-Sources = Annotated[CardSources, tyro.conf.arg(name="")]
+Config = Annotated[PublishConfig, tyro.conf.arg(name="")]
 
 
-def publish_model(
-    checkpoint: tyro.conf.Positional[Path],
-    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
-    *,
-    private: bool = False,
-    dry_run: bool = False,
-    sources: Sources = NO_SOURCES,
-) -> None:
+def publish_model(checkpoint: tyro.conf.Positional[Path], config: Config) -> None:
     """Send a checkpoint to the Hugging Face Hub, with its card and as .onnx; hf://USER/NAME is its name then.
 
     It is loaded back and compared. When it was broken off, the same command goes on. Such as:
@@ -26,28 +20,16 @@ def publish_model(
 
     Args:
         checkpoint: Folder of a checkpoint, or of a run (its best).
-        repository: Where it goes; made if it is not there.
-        private: Only you see it.
-        dry_run: List the files and their sizes, and send nothing.
-        sources: What the card is made of.
+        config: Where it goes, and what its card is made of.
     """
     from flm.memory import keep_freed_memory
-    from flm.publish.hub import Repository
     from flm.publish.model import publish_model as publish
 
     keep_freed_memory()
-    where = Repository(name=repository, kind="model", private=private)
-    publish(checkpoint, where, sources, dry_run=dry_run)
+    publish(checkpoint, config)
 
 
-def publish_space(
-    checkpoint: tyro.conf.Positional[str],
-    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")],
-    *,
-    private: bool = False,
-    dry_run: bool = False,
-    sources: Sources = NO_SOURCES,
-) -> None:
+def publish_space(checkpoint: tyro.conf.Positional[str], config: Config) -> None:
     """Send the web page with a model to the Hugging Face Hub, as a Space; needs a checkout of flm.
 
     When it was broken off, the same command goes on; later it brings the Space up to date. Such as:
@@ -56,16 +38,11 @@ def publish_space(
 
     Args:
         checkpoint: hf://USER/NAME, a checkpoint, a run (its best), an .onnx file, or `default`.
-        repository: Where it goes; made if it is not there.
-        private: Only you see it.
-        dry_run: List the files and their sizes, and send nothing.
-        sources: What the card of a checkpoint is made of.
+        config: Where it goes, and what the card of a checkpoint is made of.
     """
-    from flm.publish.hub import Repository
     from flm.publish.space import publish_space as publish
 
-    where = Repository(name=repository, kind="space", private=private)
-    publish(checkpoint, where, sources, dry_run=dry_run)
+    publish(checkpoint, config)
 
 
 def publish_card(

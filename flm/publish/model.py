@@ -19,44 +19,36 @@ from flm.inference.torch_network import TorchNetwork
 from flm.publish.about import Checkpoint
 from flm.publish.card import CARD_FILE
 from flm.publish.card_files import write_card
-from flm.publish.card_sources import CardSources
 from flm.publish.hub import Repository, check_may_publish, send, told_in_one_line
 from flm.publish.listing import listing
 from flm.publish.pretrained import PretrainedNetwork
+from flm.publish.publish_config import PublishConfig
 
 MOST_DIFFERENCE_UNIT = 1e-6
 """Between the file that was sent and the one that came back; they are the same, and so is the machine."""
 
 
-def publish_model(
-    checkpoint: Path,
-    repository: Repository,
-    sources: CardSources,
-    *,
-    dry_run: bool = False,
-    say: Callable[[str], None] = print,
-) -> None:
+def publish_model(checkpoint: Path, config: PublishConfig, say: Callable[[str], None] = print) -> None:
     """Publish a checkpoint with its card, so that `hf://USER/NAME` can be given for it everywhere.
 
     Args:
         checkpoint: a checkpoint's or a run's folder.
-        repository: made if it is not there, else made anew; what it has already is not sent again.
-        sources: what the card is made of; `data` is also what the halved network is measured on.
-        dry_run: tell what would be sent, and send nothing.
+        config: where it goes; `sources.data` is also what the halved network is measured on.
         say: is given a line for each thing that is known.
 
     Raises:
         InputError: there is no checkpoint, a file cannot be used, the Hub refuses or cannot be reached, or
             what comes back from it is not what was sent.
     """
-    if not dry_run:
+    repository = Repository(name=config.repository, kind="model", private=config.private)
+    if not config.dry_run:
         check_may_publish(repository)
     with tempfile.TemporaryDirectory(prefix="flm-publish-") as place:
         folder = Path(place)
         name = f"{HUB_PREFIX}{repository.name}"
-        opened = write_card(checkpoint, sources, folder / CARD_FILE, model=name)
-        write_model_files(opened, folder, sources.data, say)
-        if dry_run:
+        opened = write_card(checkpoint, config.sources, folder / CARD_FILE, model=name)
+        write_model_files(opened, folder, config.sources.data, say)
+        if config.dry_run:
             say(listing(folder, repository))
             return
         commit = send(folder, repository)

@@ -16,6 +16,7 @@ from flm.publish.card import CARD_FILE, LICENCE_FILE, LICENCE_NAME
 from flm.publish.card_sources import CardSources
 from flm.publish.hub import Repository, check_may_publish, send, told_in_one_line
 from flm.publish.listing import listing
+from flm.publish.publish_config import PublishConfig
 
 PACKAGE = Path(__file__).parents[1]
 DEMO = PACKAGE.parent / "demo"
@@ -31,33 +32,25 @@ STALE = ("flm/*", f"{MODEL_FOLDER}/*", "examples/*", "*.py", "*.css", "*.js")
 """What an earlier version may have left in the Space; else there may be files of its owner."""
 
 
-def publish_space(
-    checkpoint: str,
-    repository: Repository,
-    sources: CardSources,
-    *,
-    dry_run: bool = False,
-    say: Callable[[str], None] = print,
-) -> None:
+def publish_space(checkpoint: str, config: PublishConfig, say: Callable[[str], None] = print) -> None:
     """Publish the demo with a model, as a Space that needs nothing of ours elsewhere.
 
     Args:
         checkpoint: a checkpoint's or a run's folder, an .onnx file, a folder of a model that was passed on,
             `hf://USER/NAME`, or `default`.
-        repository: made if it is not there, else brought up to date; what it has already is not sent again.
-        sources: what the card of a checkpoint is made of.
-        dry_run: tell what would be sent, and send nothing.
+        config: where it goes, and what the card of a checkpoint is made of.
         say: is given a line for each thing that is known.
 
     Raises:
         InputError: there is no such model or no demo here, or the Hub refuses or cannot be reached.
     """
-    if not dry_run:
+    repository = Repository(name=config.repository, kind="space", private=config.private)
+    if not config.dry_run:
         check_may_publish(repository)
     with tempfile.TemporaryDirectory(prefix="flm-publish-") as place:
         folder = Path(place)
-        write_space(folder, checkpoint, sources, say)
-        if dry_run:
+        write_space(folder, checkpoint, config.sources, say)
+        if config.dry_run:
             say(listing(folder, repository))
             return
         commit = send(folder, repository, STALE)

@@ -8,7 +8,6 @@ Source: cocodataset.org, "Data format"; Jin et al., "Whole-Body Human Pose Estim
 the page on its data format.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.errors import InputError
+from flm.fields import parse_json
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, SCHEMES, LandmarkScheme, scheme_named
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import (
     AS_FOUND,
+    FARTHEST_PX,
     Listing,
     Split,
     annotation_files,
@@ -33,6 +34,15 @@ from shards.sources.layout import (
 )
 
 LISTS = ("images", "annotations", "categories")
+
+KINDS: Mapping[str, tuple[type, ...]] = {
+    "id": (int, float, str),
+    "image_id": (int, float, str),
+    "category_id": (int, float, str),
+    "file_name": (str,),
+    "name": (str,),
+}
+"""What a field of an image, an annotation or a category is, where it is there."""
 
 UNMARKED = "faces with points that are not marked"
 OTHER_POINTS = "annotations with another number of points"
@@ -115,13 +125,20 @@ def read_coco(
 
 def _lists(path: Path) -> Mapping[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
     for name in LISTS:
-        items = content.get(name) if isinstance(content, dict) else None
+        items: Any = content.get(name) if isinstance(content, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise InputError(f"{path}: no list {name!r} of objects; expected COCO's {', '.join(LISTS)}")
+        for number, item in enumerate(items):
+            for field, kinds in KINDS.items():
+                if not isinstance(item.get(field), (*kinds, type(None))):
+                    told = " or ".join(kind.__name__ for kind in kinds)
+                    raise InputError(
+                        f"{path}: {field} of {name}[{number}] is {item[field]!r}, expected {told}; fix it"
+                    )
     return content
 
 
@@ -130,7 +147,8 @@ def _scheme(file: _File, name: str | None, whole_body: bool) -> LandmarkScheme:
         return IBUG_68
     if name is not None:
         return scheme_named(name)
-    numbers = {len(category.get("keypoints") or ()) for category in file.lists["categories"]}
+    names = [category.get("keypoints") for category in file.lists["categories"]]
+    numbers = {len(points) if isinstance(points, list) else 0 for points in names}
     fitting = [scheme for scheme in SCHEMES.values() if scheme.num_points in numbers]
     if len(fitting) != 1:
         known = ", ".join(f"{scheme.name} {scheme.num_points}" for scheme in SCHEMES.values())
@@ -172,7 +190,7 @@ def _faces(
             scheme=scheme.name,
             face_box_image=_box(file.place(annotation), fields.box, annotation.get(fields.box), landmarks),
             split=file.split,
-            subset="" if whole_body else category_names.get(annotation.get("category_id"), ""),
+            subset="" if whole_body else category_names.get(annotation.get("category_id")) or "",
             source_file=name,
             group=name,
         )
@@ -181,9 +199,9 @@ def _faces(
 def _numbers(place: str, field: str, values: list[Any]) -> Float[np.ndarray, " numbers"]:
     try:
         numbers = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         numbers = np.array([np.nan])
-    if not np.isfinite(numbers).all() or numbers.ndim != 1:
+    if not (np.abs(numbers) <= FARTHEST_PX).all() or numbers.ndim != 1:
         raise InputError(f"{place}: {field} has something that is no number; fix or remove it")
     return numbers
 

@@ -92,7 +92,7 @@ def _faces_of(
     path: Path, image: ElementTree.Element, image_element: int, scheme: LandmarkScheme
 ) -> Iterator[LabelledFace]:
     file = image.get("file")
-    if not file:
+    if not file or not PurePosixPath(file).name:
         raise _error(path, image_element, "an <image> has no file; fix or remove it")
     elements = list(image.iter())
     shares_picture = sum(element.tag == "box" for element in elements) > 1

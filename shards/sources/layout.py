@@ -23,6 +23,9 @@ NOT_STATED = "not stated"
 
 NAMED_MISSING = 5
 
+FARTHEST_PX = 1e6
+"""From a picture's corner: no picture is so large, and a point beyond is a mistake of the file."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:

@@ -18,6 +18,7 @@ from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import (
     AS_FOUND,
+    FARTHEST_PX,
     PICTURE_SUFFIXES,
     Listing,
     Split,
@@ -124,9 +125,9 @@ def _landmarks(line: str, cells: list[str]) -> Float[np.ndarray, "points 2"]:
             values[column] = float(cell)
         except ValueError:
             values[column] = np.nan
-        if not np.isfinite(values[column]):
+        if not abs(values[column]) <= FARTHEST_PX:  # nan neither
             raise InputError(
-                f"{line}: {'xy'[column % 2]} of point {column // 2} is {cell!r}, expected a number; fix it"
+                f"{line}: {'xy'[column % 2]} of point {column // 2} is {cell!r}, expected px; fix it"
             )
     return values.reshape(-1, 2)
 

@@ -10,7 +10,7 @@ from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
 from flm.pts_file import PTS_ORIGIN, read_pts_file
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.ibug import photo_of
-from shards.sources.layout import NOT_STATED, Split, files_below, folder_subset, picture_beside
+from shards.sources.layout import FARTHEST_PX, NOT_STATED, Split, files_below, folder_subset, picture_beside
 
 
 def read_pts(
@@ -55,8 +55,8 @@ def _annotation(
     if picture is None:
         raise InputError(f"{file}: no picture of that name beside it; fetch it, or remove the .pts")
     landmarks = read_pts_file(file, scheme, origin=origin)
-    if not np.isfinite(landmarks).all():
-        raise InputError(f"{file}: a landmark is not a finite number; fix or remove the face")
+    if not (np.abs(landmarks) <= FARTHEST_PX).all():  # nan neither
+        raise InputError(f"{file}: a landmark is not a finite number of px; fix or remove the face")
     name = picture.relative_to(source)
     return FaceAnnotation(
         picture=PictureFile(picture),

@@ -20,7 +20,7 @@ from flm.geometry import FaceBox
 from flm.landmarks import WFLW_98
 from flm.subsets import join_subsets
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
-from shards.sources.layout import Split, keep_present, read_text, the_one_below
+from shards.sources.layout import FARTHEST_PX, Split, keep_present, read_text, the_one_below
 
 LISTS: Mapping[Split, str] = {
     "train": "list_98pt_rect_attr_train.txt",
@@ -92,7 +92,7 @@ def _number(place: str, number: int, word: str) -> float:
     except ValueError:
         value = np.nan
     is_attribute = number >= NUM_COORDINATES + NUM_BOX_NUMBERS
-    if not np.isfinite(value) or (is_attribute and value not in (0, 1)):
+    if not abs(value) <= FARTHEST_PX or (is_attribute and value not in (0, 1)):
         raise InputError(
             f"{place}: word {number + 1} is {word!r}, expected {'0 or 1' if is_attribute else 'a number'}; "
             "fix it"
