@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # The two networks of 68 points as they were made: ibug68-xception teaches itself on faces without good labels,
-# then teaches ibug68-compact, which comes with flm. Four and a half hours on two processor cores with bf16.
+# then teaches ibug68-compact, which comes with flm. Four hours on two processor cores with bf16.
 #   bash launch/ibug68.sh --source ARCHIVE --youtube FOLDER
 # ARCHIVE is dlib's iBUG 300-W, FOLDER faces of videos with a points_csv table, whose labels are not trusted.
 # Options: --weights FILE (ImageNet's, for legacy_xception; timm's hub by default), --out DIR (runs/ibug68),
 # --dry-run (says the commands). What was interrupted goes on where it stopped.
+# The numbers of these networks are of a chain whose first round, pupil and larger, also had the 345 relabelled
+# faces of the videos' own validation part.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 archive="" youtube="" weights="" out="" dry_run=""
 while (($#)); do
   case $1 in
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$project/launch/ibug68.sh"; exit ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$project/launch/ibug68.sh"; exit ;;
     --dry-run) dry_run=yes; shift; continue ;;
     --source | --youtube | --weights | --out)
       if (($# < 2)); then echo "error: $1 needs a value; see --help" >&2; exit 2; fi ;;
@@ -52,7 +54,7 @@ train() {
 }
 
 shards "$out/300w" python -m shards convert ibug --source "$archive" --protocol 300w
-shards "$out/youtube" python -m shards convert points_csv --source "$youtube"
+shards "$out/youtube" python -m shards convert points_csv --source "$youtube" --licence "YouTube Faces is for research only"
 
 start=(--epochs 30 --model.input-size-px 128 --optimizer.learning-rate 3e-3 --optimizer.backbone-factor 0.33 --optimizer.warmup-steps 100 --eval-every-steps 340)
 milder=(--augment.rotation-deg 20 --augment.hue-deg 10 --augment.occlusion-probability 0.2)
