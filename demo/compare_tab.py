@@ -128,6 +128,8 @@ def build(models: Models, rate: RateLimit, *, save_dir: Path | None) -> None:
         show_progress="minimal",
         concurrency_limit=FACES_AT_ONCE,
         concurrency_id=QUEUE,
+        # A picture that comes while a choice is still answered is not passed over.
+        trigger_mode="always_last",
         api_visibility="private",
     )
 
