@@ -4,8 +4,10 @@ Every detector draws its boxes in its own way. Networks are trained on the landm
 given here is an estimate of that box: the detector's, shifted and scaled by what training faces show.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -93,18 +95,20 @@ class YunetDetector:
     def __init__(self, model: Path, config: DetectorConfig) -> None:
         self.model = model
         self.config = config
-        # It keeps the size of the last picture, so that each thread needs one of its own.
-        self._of_thread = threading.local()
-        self._network()
+        # It keeps the size of the last picture, so that two threads must not share one; and one for each
+        # thread that ever was would fill the memory of a server.
+        self._idle: deque[Any] = deque()
+        with self._network():
+            pass
 
     def detect(self, picture: UInt8[np.ndarray, "height width 3"]) -> list[DetectedFace]:
         """As `FaceDetector.detect`."""
         return _search(picture, self.config, self._faces_at)
 
     def _faces_at(self, picture: UInt8[np.ndarray, "height width 3"], scale: float) -> list[DetectedFace]:
-        network = self._network()
-        network.setInputSize((picture.shape[1], picture.shape[0]))
-        _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        with self._network() as network:
+            network.setInputSize((picture.shape[1], picture.shape[0]))
+            _, rows = network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         if rows is None:
             return []
         found: Float32[np.ndarray, "faces 15"] = rows
@@ -115,22 +119,32 @@ class YunetDetector:
                 faces.append(DetectedFace(box_image=box, score=min(1.0, score)))
         return faces
 
-    def _network(self) -> Any:
-        if not hasattr(self._of_thread, "network"):
-            level = cv2.utils.logging.getLogLevel()
-            # It complains of a setting that it has by default.
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-            try:
-                self._of_thread.network = cv2.FaceDetectorYN.create(
-                    str(self.model), "", (320, 320), self.config.min_score, 0.3, 5000
-                )
-            except cv2.error as error:
-                raise InputError(
-                    f"{self.model}: not the ONNX file of YuNet; give {YUNET_FILE} of {YUNET_REPOSITORY}"
-                ) from error
-            finally:
-                cv2.utils.logging.setLogLevel(level)
-        return self._of_thread.network
+    @contextlib.contextmanager
+    def _network(self) -> Iterator[Any]:
+        """One that no other thread has meanwhile."""
+        try:
+            network = self._idle.pop()
+        except IndexError:
+            network = self._load()
+        try:
+            yield network
+        finally:
+            self._idle.append(network)
+
+    def _load(self) -> Any:
+        level = cv2.utils.logging.getLogLevel()
+        # It complains of a setting that it has by default.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            return cv2.FaceDetectorYN.create(
+                str(self.model), "", (320, 320), self.config.min_score, 0.3, 5000
+            )
+        except cv2.error as error:
+            raise InputError(
+                f"{self.model}: not the ONNX file of YuNet; give {YUNET_FILE} of {YUNET_REPOSITORY}"
+            ) from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
 
 class DlibDetector:
