@@ -339,7 +339,7 @@ def test_the_machine_is_told():
 
 def test_a_run_is_read_as_it_was_written(tmp_path):
     run = Run(
-        command="flm bench loader --data /work/x/300w --source=/a/b.tar",
+        command="flm bench loader --data /data/x/300w --source=/a/b.tar",
         began="2026-11-23 02:00",
         seconds=1.5,
         machine=Machine(processor="P", load=0.5),
