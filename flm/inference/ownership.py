@@ -34,6 +34,9 @@ STRAYS_PER_S = 2.0
 CLEARLY = 0.3
 """So much more like it must a face be for a newer track to have it."""
 
+MAY_BE = 2.5
+"""Unlikeness of a half hidden face from one lost longer ago, below which it may still be that one."""
+
 NEAR = 1.2
 """Sizes: faces that are nearer hide parts of each other, and nothing is learned of their looks."""
 
@@ -77,7 +80,7 @@ def is_to_wait(
     all_of_them: Sequence[Sighting],
     lost: Sequence[Track],
 ) -> bool:
-    """Whether a face without a track is half hidden, and may be one that was just lost.
+    """Whether a face without a track is half hidden, and may be one that was lost.
 
     It is behind another, or reaches out of the frame.
     """
@@ -89,8 +92,8 @@ def is_to_wait(
         or any(other is not sighting and distance_in_sizes(box, other.box) < NEAR for other in all_of_them)
     )
     return is_hidden and any(
-        time_s - track.seen_s < SOON_S
-        and distance_in_sizes(track.expected_box(time_s), sighting.box) < _reach(time_s - track.seen_s)
+        distance_in_sizes(track.expected_box(time_s), sighting.box) < _reach(time_s - track.seen_s)
+        and (time_s - track.seen_s < SOON_S or _unlikeness(track, sighting, frame) < MAY_BE)
         for track in lost
     )
 
