@@ -74,8 +74,9 @@ def test_who_is_half_hidden_is_waited_for(frame, sightings, tracks):
     assert is_to_wait(frame.pixels, 0.5, second, [beside, second], lost)
     # One that was lost longer ago is waited for too, where the face may be it by its looks.
     assert is_to_wait(frame.pixels, 3.0, second, [beside, second], lost)
-    assert is_to_wait(frame.pixels, 0.5, second, [beside, second], [tracks[0]])
-    assert not is_to_wait(frame.pixels, 3.0, second, [beside, second], [tracks[0]])
+    stranger = dataclasses.replace(tracks[1], appearance=tracks[0].appearance)
+    assert is_to_wait(frame.pixels, 0.5, second, [beside, second], [stranger])
+    assert not is_to_wait(frame.pixels, 3.0, second, [beside, second], [stranger])
     assert not is_to_wait(frame.pixels, 0.5, second, [beside, second], [])
     # At the rim of a narrower frame.
     assert is_to_wait(frame.pixels[:, :330], 0.5, second, [second], lost)
