@@ -14,8 +14,8 @@ from overlay import mark_doubtful
 from visitor_picture import Picture, keep, picture_at, picture_of, picture_upload
 
 from flm.errors import InputError
-from flm.inference.records import picture_record
-from flm.inference.result_files import overlay as drawn
+from flm.inference.results.files import overlay as drawn
+from flm.inference.results.records import picture_record
 
 
 class Endpoints:

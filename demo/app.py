@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _load(config: DemoConfig) -> "Models":
     from models import Models
 
-    from flm.memory import keep_freed_memory
+    from flm.process.memory import keep_freed_memory
 
     keep_freed_memory()
     return Models(config.checkpoint, config.compare, config.detector)

@@ -17,10 +17,10 @@ from overlay import count_words
 from flm.draw import PREDICTION_COLOR, Canvas
 from flm.errors import InputError
 from flm.inference.predictor import Predictor
-from flm.inference.records import Record, face_record, table_columns, table_row
-from flm.inference.tracking import FaceTracker, TrackedFace
-from flm.inference.video_input import VideoReader, open_video
-from flm.inference.video_output import open_writer
+from flm.inference.results.records import Record, face_record, table_columns, table_row
+from flm.inference.tracking.tracker import FaceTracker, TrackedFace
+from flm.inference.video.input import VideoReader, open_video
+from flm.inference.video.output import open_writer
 
 MOST_FRAME_PIXELS = 1920 * 1088
 MOST_FRAMES = 3600

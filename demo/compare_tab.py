@@ -16,9 +16,9 @@ from visitor_picture import Picture, keep, picture_of, picture_upload
 
 from flm.draw import jpeg_uri
 from flm.errors import InputError
-from flm.inference.one_euro import inter_ocular_px
 from flm.inference.predictor import Prediction, Predictor
-from flm.inference.records import Record, face_record
+from flm.inference.results.records import Record, face_record
+from flm.inference.tracking.one_euro import inter_ocular_px
 
 
 def compare(

@@ -23,9 +23,9 @@ from visitor_picture import picture_of
 
 from flm.errors import InputError
 from flm.inference.predictor import Predictor
-from flm.inference.records import Record, face_record
-from flm.inference.track_config import FilterConfig, TrackConfig
-from flm.inference.tracking import FaceTracker
+from flm.inference.results.records import Record, face_record
+from flm.inference.tracking.config import FilterConfig, TrackConfig
+from flm.inference.tracking.tracker import FaceTracker
 
 HERE = Path(__file__).parent
 

@@ -17,8 +17,8 @@ from flm.errors import InputError, warn
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.inference.hub_file import HUB_PREFIX, WEIGHTS_NAME, repository_of
 from flm.inference.load import ONNX_NAME, find_model, load
+from flm.inference.pass_config import PassConfig
 from flm.inference.predictor import Predictor
-from flm.pass_config import PassConfig
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "model"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from flm.inference.records import Record, landmarks_of
+from flm.faces.pose import rotation_matrix
+from flm.inference.results.records import Record, landmarks_of
 from flm.landmarks import LandmarkScheme
-from flm.pose import rotation_matrix
 
 DEVIATIONS = math.sqrt(-2 * math.log(0.1))
 """Half axes of the ellipse that holds 90 % of a normal distribution, in standard deviations."""

@@ -16,11 +16,11 @@ from jaxtyping import UInt8
 from overlay import count_words, is_doubtful, mark_doubtful, overlay
 
 from flm.draw import jpeg_uri
+from flm.faces.pts_file import pts_text
 from flm.inference.aligned import aligned_crop
 from flm.inference.predictor import Prediction, Predictor
-from flm.inference.records import Record, landmarks_of, picture_record, table_columns, table_row
+from flm.inference.results.records import Record, landmarks_of, picture_record, table_columns, table_row
 from flm.landmarks import LandmarkScheme
-from flm.pts_file import pts_text
 
 MOST_SHOWN_PX = 1600
 """Longer side of the picture that is sent back."""

@@ -9,10 +9,10 @@ import tyro
 
 from flm.bench.commands import BENCHMARKS
 from flm.command_line import run_command, running_command
+from flm.commands.export import export
+from flm.commands.predict import convert_landmarks, predict
 from flm.errors import exits_on_input_error
-from flm.export_command import export
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
-from flm.predict_commands import convert_landmarks, predict
 from flm.publish.commands import PUBLICATIONS
 
 PROGRAM = "flm"
@@ -80,9 +80,14 @@ def evaluate(
         cache_gib: How much of them is kept; the least recently used go first.
     """
     from flm.draw import write_png
-    from flm.evaluate_checkpoint import evaluate_checkpoint
-    from flm.pass_config import PassConfig
-    from flm.report import ced_curve_picture, format_table, predictions_picture, worst_faces_picture
+    from flm.evaluation.evaluate_checkpoint import evaluate_checkpoint
+    from flm.evaluation.report import (
+        ced_curve_picture,
+        format_table,
+        predictions_picture,
+        worst_faces_picture,
+    )
+    from flm.inference.pass_config import PassConfig
 
     found, is_first = evaluate_checkpoint(
         checkpoint,
@@ -110,7 +115,7 @@ def evaluate(
             write_png(path, draw(found))
     if report is not None:
         from flm.data.store import open_store
-        from flm.report_page.write import write_report_page
+        from flm.evaluation.report_page.write import write_report_page
 
         store = open_store(data, cache_dir=cache_dir, cache_gib=cache_gib)
         command = running_command() or "flm.cli.evaluate, called from Python"
@@ -143,7 +148,7 @@ def calibrate(
         cache_dir: Where shards of a remote --data are kept; ~/.cache/flm if not given.
         cache_gib: How much of them is kept; the least recently used go first.
     """
-    from flm.calibrate import calibrate as fit
+    from flm.evaluation.calibrate import calibrate as fit
 
     fit(
         checkpoint,
@@ -187,8 +192,8 @@ def relabel(
         cache_dir: Where shards of a remote data set are kept; ~/.cache/flm if not given.
         cache_gib: How much of them is kept; the least recently used go first.
     """
-    from flm.relabel import RelabelOptions
-    from flm.relabel import relabel as write_relabelled
+    from flm.evaluation.relabel import RelabelOptions
+    from flm.evaluation.relabel import relabel as write_relabelled
 
     options = RelabelOptions(splits=splits, max_distance=max_distance, batch_size=batch_size)
     manifest = write_relabelled(data, checkpoint, out, options, cache_dir=cache_dir, cache_gib=cache_gib)
@@ -232,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         train_main(arguments[1:])
     elif arguments[:1] == ["plan"]:
-        from flm.plan_report import main as plan_main
+        from flm.commands.plan import main as plan_main
 
         plan_main(arguments[1:])
     else:

@@ -23,7 +23,8 @@ LAUNCHER_SEES_WITHIN_S = 0.5
 """Of the end of one of its processes."""
 
 LAUNCHER_VARIABLE = "FLM_LAUNCHER"
-"""In the environment: the process id of a launcher that ends at `MISTAKE_SIGNAL`; flm/launcher.py sets it."""
+"""In the environment: the process id of a launcher that ends at `MISTAKE_SIGNAL`; `flm.process.launcher` sets
+it."""
 MISTAKE_SIGNAL = signal.SIGUSR2
 """Tells a launcher that another start would make the same mistake again."""
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from flm.augment import AugmentConfig
-from flm.config import TrainConfig
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.model.losses import LossConfig
 from flm.model.network import ModelConfig
-from flm.optimization import OptimizerConfig
+from flm.training.config import TrainConfig
+from flm.training.optimization import OptimizerConfig
 
 
 def quickstart() -> TrainConfig:

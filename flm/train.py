@@ -14,25 +14,25 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from flm.checkpoint import write_json
-from flm.clock import Clock
 from flm.command_line import parse_config
-from flm.config import TrainConfig
 from flm.errors import InputError, PreemptedError, exits_on_input_error
-from flm.evaluate import evaluate
+from flm.evaluation.evaluate import evaluate
+from flm.evaluation.report import EvalReport, ced_curve_picture, predictions_picture
 from flm.fields import flat_fields, to_fields
-from flm.guards import telling_memory
-from flm.init_from import take_over
-from flm.optimization import learning_rate_at
-from flm.owners import check_flags
-from flm.profiling import StepProfiler, span
+from flm.process.owners import check_flags
+from flm.process.rendezvous import tell_other_machines
+from flm.process.signals import tell_agent
 from flm.recipes import recipe_named, recipes_text
-from flm.rendezvous import tell_other_machines
-from flm.report import EvalReport, ced_curve_picture, predictions_picture
-from flm.resume import restore, save
-from flm.run import Run, build
-from flm.runlog import RunLog, TrainNumbers
-from flm.signals import tell_agent
-from flm.step import fit_into_memory, train_step
+from flm.runlog.log import RunLog, TrainNumbers
+from flm.training.clock import Clock
+from flm.training.config import TrainConfig
+from flm.training.guards import telling_memory
+from flm.training.init_from import take_over
+from flm.training.optimization import learning_rate_at
+from flm.training.profiling import StepProfiler, span
+from flm.training.resume import restore, save
+from flm.training.run import Run, build
+from flm.training.step import fit_into_memory, train_step
 
 
 def train(config: TrainConfig) -> Path:

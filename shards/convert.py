@@ -23,7 +23,7 @@ import tyro
 from flm.data.manifest import Manifest, ShardEntry
 from flm.data.output import UNFINISHED_NAME, add_shard, entry_of, is_done, replaced_when_done
 from flm.errors import InputError
-from flm.subsets import count_subsets
+from flm.faces.subsets import count_subsets
 from shards.annotation import DataSet
 from shards.copies import groups_of_copies
 from shards.encode import Decoding, EncodedSample, encode_faces

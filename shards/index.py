@@ -13,9 +13,9 @@ from flm.data.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from flm.data.output import locked
 from flm.data.sample_format import SampleFormat
 from flm.errors import InputError
+from flm.faces.subsets import count_subsets
 from flm.files import sha256_of
 from flm.landmarks import scheme_named
-from flm.subsets import count_subsets
 from shards.progress import progress
 from shards.verification.scan import ShardScan, read_members, scan_shard
 from shards.workers import map_in_order, prepare_workers, usable_cpus

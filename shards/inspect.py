@@ -10,7 +10,7 @@ from flm.data.manifest import Manifest
 from flm.data.store import ShardStore
 from flm.errors import InputError
 from flm.files import write_whole
-from flm.page import card, grid, page, percent, section
+from flm.page.html import card, grid, page, percent, section
 from shards.inspection.counts import counts_table, header, num_faces, split_names
 from shards.inspection.faces import InspectedFace, places_of, read_faces
 from shards.inspection.galleries import faces_for_sheets, sheets, unusual_faces

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from flm.faces.pts_file import PTS_ORIGIN
 from flm.landmarks import IBUG_68
-from flm.pts_file import PTS_ORIGIN
 from shards.convert_commands import DEFAULT_OPTIONS, Flag, Options, convert_and_tell, unpacked_source
 from shards.sources.layout import AS_FOUND, NOT_STATED, Listing, Split
 from shards.sources.points_csv import CsvOptions, Origin

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from flm.errors import InputError
-from flm.interruption import signals_deferred
+from flm.process.interruption import signals_deferred
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from demo_server import Page
 
-from flm.bench.browser import browsing, opened, why_no_browser, write_camera
+from flm.bench.demo.browser import browsing, opened, why_no_browser, write_camera
 
 BROWSER = [
     pytest.mark.browser,

@@ -10,12 +10,12 @@ import webdataset
 
 from flm.data.manifest import Manifest, ShardEntry
 from flm.data.samples import SampleRecord, encode_sample
+from flm.faces.pose import mean_face
 from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace
 from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
-from flm.pose import mean_face
 
 COLORS = ((255, 0, 255), (0, 255, 0), (0, 255, 255), (255, 255, 0))
 """Told apart by which channels are high."""

@@ -20,8 +20,8 @@ import onnx.numpy_helper
 from conftest import REPOSITORY
 
 from flm.bench.measure import free_port
+from flm.faces.pose import mean_face
 from flm.inference.onnx_network import AboutNetwork
-from flm.pose import mean_face
 
 DEMO = REPOSITORY / "demo"
 SIDE = 32

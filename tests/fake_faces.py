@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from flm.faces.pose import mean_face
 from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace
 from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
-from flm.pose import mean_face
 
 
 class Grower:

@@ -12,11 +12,11 @@ import numpy as np
 from fake_faces import Grower
 
 from flm.bench.moving_faces import FacePicture, MovingFrame
+from flm.faces.pose import mean_face
 from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace
 from flm.inference.predictor import Prediction, Predictor
 from flm.landmarks import IBUG_68
-from flm.pose import mean_face
 
 COLORS = ((224, 172, 140), (120, 80, 60), (250, 214, 190), (170, 120, 90))
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flm.bench import ablations
-from flm.bench.ablations import bench_ablations
-from flm.bench.ablations_report import SEEDS, ablations_picture, ablations_text
-from flm.bench.variations import BASE, Budget, Variation, variations
+from flm.bench.ablations import ablations
+from flm.bench.ablations.ablations import bench_ablations
+from flm.bench.ablations.report import SEEDS, ablations_picture, ablations_text
+from flm.bench.ablations.variations import BASE, Budget, Variation, variations
 from flm.command_line import parse_config
-from flm.config import TrainConfig
 from flm.errors import InputError
 from flm.fields import flat_fields, to_fields
 from flm.recipes import recipe_named
+from flm.training.config import TrainConfig
 
 BUDGET = Budget(recipe="ibug68-quick", steps=10)
 VARIATIONS = variations("ibug68-quick", init_from={"other faces": Path("runs/other")})

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from flm.faces.landmark_conversion import convert_landmarks
+from flm.faces.pose import mean_face, rotation_matrix
 from flm.geometry import transform_points
 from flm.inference.aligned import ALIGNED_SIZE_PX, MEAN_FACE_SHARE, aligned_crop, image_to_aligned
-from flm.landmark_conversion import convert_landmarks
 from flm.landmarks import DLIB_5, IBUG_68
-from flm.pose import mean_face, rotation_matrix
 
 
 def face(yaw: float = 0.0, roll: float = 0.0, scale: float = 90.0) -> np.ndarray:

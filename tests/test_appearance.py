@@ -5,9 +5,9 @@ import numpy as np
 from simulated_faces import drawn_faces, rendered_faces
 
 from flm.bench.moving_faces import MovingFaces, Placement
-from flm.inference.appearance import Appearance, appearance_of, shape_distance, shape_of
+from flm.faces.pose import mean_face
+from flm.inference.tracking.appearance import Appearance, appearance_of, shape_distance, shape_of
 from flm.landmarks import IBUG_68
-from flm.pose import mean_face
 
 
 def looks(face: int, placement: Placement) -> Appearance:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flm.inference.assignment import assign
+from flm.inference.tracking.assignment import assign
 
 
 def cost_of(costs: np.ndarray, pairs: list[tuple[int, int]], most: float) -> float:

@@ -20,16 +20,16 @@ from conftest import REPOSITORY
 from html_page import Page
 from test_readme import block
 
-from flm.bench import all as bench_all
-from flm.bench import readme
-from flm.bench.all import Given, words_of
-from flm.bench.all_sections import bars_chart, result_sections
 from flm.bench.commands import BENCHMARKS, MEASURED
-from flm.bench.comparisons import TIMES, Comparison, amount, comparisons, times
 from flm.bench.machine import Machine
 from flm.bench.measure import Row
-from flm.bench.predict_report import OURS, Bar, Figure, missing
-from flm.bench.runs import Run, describe, duration
+from flm.bench.predict.report import OURS, Bar, Figure, missing
+from flm.bench.summary import all as bench_all
+from flm.bench.summary import readme
+from flm.bench.summary.all import Given, words_of
+from flm.bench.summary.comparisons import TIMES, Comparison, amount, comparisons, times
+from flm.bench.summary.runs import Run, describe, duration
+from flm.bench.summary.sections import bars_chart, result_sections
 from flm.cli import main
 from flm.command_line import run_command
 from flm.errors import InputError

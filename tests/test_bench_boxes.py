@@ -13,7 +13,6 @@ from test_detected_boxes import NUM_FACES, picture_of
 from test_detected_boxes import run as run
 from test_detected_boxes import shards as shards
 
-from flm import detected_boxes
 from flm.bench.boxes import (
     DIRECTIONS,
     MOVES,
@@ -30,6 +29,7 @@ from flm.data.batches import CropShape
 from flm.data.loader import LoaderConfig, ProcessPlace, evaluation_batches
 from flm.data.store import open_store
 from flm.errors import InputError
+from flm.evaluation import detected_boxes
 from flm.geometry import FaceBox
 from flm.inference.detector import BoxShape, DetectedFace
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from demo_server import serving
 
-from flm.bench import demo, demo_browser
-from flm.bench.browser import why_no_browser
-from flm.bench.demo import bench_demo
-from flm.bench.demo_browser import BrowserLength, start_row
-from flm.bench.demo_visitors import Visitor, rows_of
-from flm.bench.page_server import ServedPage
+from flm.bench.demo import demo, in_browser
+from flm.bench.demo.browser import why_no_browser
+from flm.bench.demo.demo import bench_demo
+from flm.bench.demo.in_browser import BrowserLength, start_row
+from flm.bench.demo.page_server import ServedPage
+from flm.bench.demo.visitors import Visitor, rows_of
 from flm.errors import InputError
 
 pytest.importorskip("gradio_client", reason="Gradio is not installed")
@@ -55,10 +55,10 @@ def test_no_answer_at_all_is_a_mistake():
 def test_a_slow_start_a_slow_photo_and_few_frames_break_the_bars():
     assert start_row(7.9).holds
     assert not start_row(8.1).holds
-    photo, live = demo_browser.rows_of([0.5, 0.6, 9.0], 6.5, "80")
+    photo, live = in_browser.rows_of([0.5, 0.6, 9.0], 6.5, "80")
     assert photo.holds
     assert live.holds
-    photo, live = demo_browser.rows_of([0.5, 0.8, 0.9], 5.9, "80")
+    photo, live = in_browser.rows_of([0.5, 0.8, 0.9], 5.9, "80")
     assert not photo.holds
     assert not live.holds
     assert "0.800 s, 0.500 to 0.900 s" in photo.how

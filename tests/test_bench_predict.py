@@ -11,11 +11,15 @@ import pytest
 from colored_faces import DiscNetwork, disc_predictor, write_disc_shards
 from test_onnx_network import ABOUT, model_bytes
 
-from flm.bench import predict as predict_bench
-from flm.bench import predict_landmarks, predict_peers, predict_pictures, predict_start, predict_video
-from flm.bench.predict_landmarks import in_batches, measure_landmarks, one_by_one
-from flm.bench.predict_pictures import errors_of, measure_pictures, nearest
-from flm.bench.predict_report import (
+from flm.bench.predict import landmarks as predict_landmarks
+from flm.bench.predict import peers as predict_peers
+from flm.bench.predict import pictures as predict_pictures
+from flm.bench.predict import predict as predict_bench
+from flm.bench.predict import start as predict_start
+from flm.bench.predict import video as predict_video
+from flm.bench.predict.landmarks import in_batches, measure_landmarks, one_by_one
+from flm.bench.predict.pictures import errors_of, measure_pictures, nearest
+from flm.bench.predict.report import (
     OURS,
     Bar,
     Figure,
@@ -26,9 +30,9 @@ from flm.bench.predict_report import (
     publish,
     take_turns,
 )
-from flm.bench.predict_setting import HEIGHT, WIDTH, Length, Setting, in_a_frame, known_faces
-from flm.bench.predict_start import measure_start
-from flm.bench.predict_video import measure_video
+from flm.bench.predict.setting import HEIGHT, WIDTH, Length, Setting, in_a_frame, known_faces
+from flm.bench.predict.start import measure_start
+from flm.bench.predict.video import measure_video
 from flm.cli import main
 from flm.errors import InputError
 from flm.inference.network import FoundLandmarks

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from colored_faces import DiscDetector, disc_predictor, write_disc_shards
 
-from flm.bench import predict_ids, predict_steadiness
 from flm.bench.moving_faces import MovingFrame
-from flm.bench.predict_ids import Identities, match, measure_ids
-from flm.bench.predict_report import OURS
-from flm.bench.predict_setting import Length, Setting
-from flm.bench.predict_steadiness import (
+from flm.bench.predict import ids as predict_ids
+from flm.bench.predict import steadiness as predict_steadiness
+from flm.bench.predict.ids import Identities, match, measure_ids
+from flm.bench.predict.report import OURS
+from flm.bench.predict.setting import Length, Setting
+from flm.bench.predict.steadiness import (
     Watched,
     jitter_px,
     lag_frames,
@@ -22,13 +23,13 @@ from flm.bench.predict_steadiness import (
     steadiness_picture,
 )
 from flm.errors import InputError
+from flm.faces.pose import mean_face
 from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace
 from flm.inference.predictor import Prediction, Predictor
-from flm.inference.tracking import TrackedFace
+from flm.inference.tracking.tracker import TrackedFace
 from flm.landmarks import IBUG_68
 from flm.pictures import read_picture
-from flm.pose import mean_face
 
 FRAMES = 120
 SHAPE = mean_face()[:, :2] * 100

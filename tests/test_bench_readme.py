@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from flm.bench import readme as readme_module
-from flm.bench.comparisons import TIMES
 from flm.bench.machine import Machine
 from flm.bench.measure import Row
-from flm.bench.readme import BLOCKS, README, bench_readme, with_tables
-from flm.bench.readme_tables import accuracy, boxes, published, speed
-from flm.bench.results import RESULTS, Evaluation, Results, Trained
-from flm.bench.runs import Run
+from flm.bench.summary import readme as readme_module
+from flm.bench.summary.comparisons import TIMES
+from flm.bench.summary.readme import BLOCKS, README, bench_readme, with_tables
+from flm.bench.summary.readme_tables import accuracy, boxes, published, speed
+from flm.bench.summary.results import RESULTS, Evaluation, Results, Trained
+from flm.bench.summary.runs import Run
 from flm.cli import main
 from flm.errors import InputError
-from flm.published import IBUG_300W, PUBLISHED_300W
+from flm.evaluation.published import IBUG_300W, PUBLISHED_300W
 from flm.recipes import RECIPES
 
 SOURCE = "ibug protocol=300w mirrors=drop"

@@ -12,7 +12,9 @@ from conftest import MEAN_FACE_UNIT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flm.calibration import (
+from flm.errors import InputError
+from flm.landmarks import IBUG_68
+from flm.metrics.calibration import (
     CALIBRATION_NAME,
     FAILURE_NME,
     Calibration,
@@ -20,10 +22,8 @@ from flm.calibration import (
     face_reliability,
     fit_calibration,
 )
-from flm.errors import InputError
-from flm.face_points import FacePoints
-from flm.landmarks import IBUG_68
-from flm.reliability import (
+from flm.metrics.face_points import FacePoints
+from flm.metrics.reliability import (
     area_under_risk,
     observed_shares,
     radius_squared,
@@ -275,5 +275,5 @@ def test_points_come_back_to_the_frame_of_their_face():
 
 
 def test_it_needs_no_torch():
-    code = "import sys, flm.calibration; sys.exit('torch' in sys.modules)"
+    code = "import sys, flm.metrics.calibration; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0

@@ -19,13 +19,13 @@ from flm.checkpoint import (
     load_training,
     read_config,
 )
-from flm.checkpoint_writer import save_checkpoint
-from flm.config import TrainConfig
 from flm.errors import InputError
 from flm.fields import to_fields
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
-from flm.optimization import OptimizerConfig, build_optimizer, optimizer_tensors
-from flm.resume import find_training
+from flm.training.checkpoint_writer import save_checkpoint
+from flm.training.config import TrainConfig
+from flm.training.optimization import OptimizerConfig, build_optimizer, optimizer_tensors
+from flm.training.resume import find_training
 
 CONFIG = TrainConfig(
     recipe="x",

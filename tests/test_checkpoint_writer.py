@@ -11,7 +11,7 @@ import torch
 from conftest import REPOSITORY
 from test_files import no_file_above
 
-import flm.checkpoint_writer
+import flm.training.checkpoint_writer
 from flm.checkpoint import (
     CHECKPOINTS,
     MODEL_NAME,
@@ -25,9 +25,9 @@ from flm.checkpoint import (
     load_training,
     read_json,
 )
-from flm.checkpoint_writer import CheckpointWriter, begin_at, save_checkpoint
 from flm.errors import InputError
-from flm.resume import find_training
+from flm.training.checkpoint_writer import CheckpointWriter, begin_at, save_checkpoint
+from flm.training.resume import find_training
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
@@ -48,13 +48,13 @@ class SlowDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free = threading.Event()
-        write = flm.checkpoint_writer.save_checkpoint
+        write = flm.training.checkpoint_writer.save_checkpoint
 
         def slow(*arguments, **options):
             assert self.free.wait(60)
             return write(*arguments, **options)
 
-        monkeypatch.setattr(flm.checkpoint_writer, "save_checkpoint", slow)
+        monkeypatch.setattr(flm.training.checkpoint_writer, "save_checkpoint", slow)
 
 
 @pytest.fixture

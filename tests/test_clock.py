@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from flm.clock import Clock
+from flm.training.clock import Clock
 
 
 class Time:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from flm.command_line import parse_config
-from flm.config import MAY_CHANGE, TrainConfig, check_same_run
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.fields import flat_fields, from_fields, to_fields
 from flm.model.losses import LossConfig
 from flm.model.network import ModelConfig
 from flm.recipes import RECIPES, recipe_named
-from flm.runlog import TrackingConfig
+from flm.runlog.log import TrackingConfig
+from flm.training.config import MAY_CHANGE, TrainConfig, check_same_run
 
 CHECKPOINT = Path("runs/x/checkpoints/step_0000100")
 

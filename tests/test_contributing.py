@@ -17,6 +17,8 @@ from conftest import REPOSITORY
 PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 NUM_POINTS = 19
 
+UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
+
 
 @pytest.fixture(scope="module")
 def changed_house(tmp_path_factory) -> Path:
@@ -86,3 +88,33 @@ def test_changes_are_checked_as_the_house_is(changed_house):
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)", PAGE):
         assert (REPOSITORY / target).exists(), target
+
+
+def listed_files() -> set[str]:
+    """The paths of the file list, from its indentation."""
+    paths, folders = set(), []
+    block = re.search(r"<!-- tested: files -->\n```\n(.*?)```", PAGE, re.DOTALL)[1]
+    for line in block.splitlines():
+        name = line.split()[0]
+        folders = folders[: (len(line) - len(line.lstrip())) // 2]
+        path = "".join(folders) + name
+        paths.add(path)
+        if name.endswith("/"):
+            folders.append(name)
+    return paths
+
+
+def test_the_file_list_is_the_tree():
+    listed = listed_files()
+    for path in listed:
+        assert (REPOSITORY / path).exists(), path
+    for top in ("launch", "shards", "flm"):
+        for path in sorted((REPOSITORY / top).rglob("*")):
+            name = path.relative_to(REPOSITORY).as_posix()
+            if path.is_dir() or "__pycache__" in name or path.name in UNLISTED:
+                continue
+            parent = f"{path.parent.relative_to(REPOSITORY).as_posix()}/"
+            whole_folder = parent in listed and not any(
+                other.startswith(parent) and other != parent for other in listed
+            )
+            assert name in listed or whole_folder, f"{name} is not in the file list"

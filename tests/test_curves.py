@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flm.curves import LOG_SCALE_FROM, curves_picture
+from flm.runlog.curves import LOG_SCALE_FROM, curves_picture
 
 TRAINING, VALIDATION = slice(0, 325), slice(360, 675)
 """Rows of the picture inside the axes."""

@@ -13,7 +13,7 @@ import pytest
 from browsers import BROWSER, RED, dots_on_screen, red_browser, send, tab_of, told
 from demo_server import DEMO, Page, expected_landmarks, red_picture, serving, write_network
 
-from flm.bench.browser import FLAGS, find_chromium
+from flm.bench.demo.browser import FLAGS, find_chromium
 from flm.landmarks import IBUG_68
 
 pytest.importorskip("gradio", reason="Gradio is not installed")

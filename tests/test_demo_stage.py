@@ -12,11 +12,11 @@ import pytest
 from conftest import draw_face
 from demo_server import demo_module
 
+from flm.faces.pts_file import read_pts_file
 from flm.geometry import FaceBox
 from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
-from flm.pts_file import read_pts_file
 
 pytest.importorskip("gradio", reason="Gradio is not installed")
 

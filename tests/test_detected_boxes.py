@@ -13,26 +13,26 @@ import webdataset
 from accelerate.state import AcceleratorState
 from conftest import REPOSITORY, draw_face
 
-from flm import detected_boxes as module
 from flm.checkpoint import TrainingState
-from flm.checkpoint_writer import save_checkpoint
 from flm.cli import main
-from flm.config import TrainConfig
 from flm.data.annotation_boxes import has_annotation_boxes
 from flm.data.batches import CropShape
 from flm.data.loader import LoaderConfig, ProcessPlace, evaluation_batches
 from flm.data.manifest import Manifest
 from flm.data.samples import Batch, SampleRecord, encode_sample
 from flm.data.store import open_store
-from flm.detected_boxes import LEAST_OVERLAP, cut_around_detected
 from flm.errors import InputError
-from flm.evaluate import evaluate
+from flm.evaluation import detected_boxes as module
+from flm.evaluation.detected_boxes import LEAST_OVERLAP, cut_around_detected
+from flm.evaluation.evaluate import evaluate
+from flm.evaluation.report import EvalReport, format_table
 from flm.geometry import FaceBox, resample, square_crop, transform_points
 from flm.inference.detector import YUNET_FILE, DetectedFace, DetectorConfig, FaceDetector, YunetDetector
 from flm.landmarks import IBUG_68
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 from flm.pictures import read_picture
-from flm.report import EvalReport, format_table
+from flm.training.checkpoint_writer import save_checkpoint
+from flm.training.config import TrainConfig
 from shards.sources.ibug import read_ibug
 
 NUM_FACES, BATCH_SIZE = 10, 4

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from flm.data.batches import CropShape
 from flm.data.samples import Batch
 from flm.errors import InputError
-from flm.evaluate import evaluate
+from flm.evaluation.evaluate import evaluate
+from flm.evaluation.report import EvalReport
 from flm.geometry import FaceBox, crop_to_unit, square_crop, transform_points
 from flm.inference.detector import DetectedFace
+from flm.inference.pass_config import PassConfig
 from flm.landmarks import IBUG_68
 from flm.model.heads import NetworkOutput
 from flm.model.losses import LossConfig, landmark_loss
-from flm.pass_config import PassConfig
-from flm.report import EvalReport
 
 SHARD_PX, INPUT_PX, NUM_FACES = 72, 32, 25
 CROP = CropShape(size_px=INPUT_PX, margin=0.1)

@@ -17,9 +17,9 @@ from flm.cli import main
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.fields import to_fields
-from flm.inference import onnx_graph
-from flm.inference.agreement import FaceCrops, compare, random_crops
-from flm.inference.export import ExportOptions, export_onnx, export_torch
+from flm.inference.export import onnx_graph
+from flm.inference.export.agreement import FaceCrops, compare, random_crops
+from flm.inference.export.export import ExportOptions, export_onnx, export_torch
 from flm.inference.network import FoundLandmarks
 from flm.inference.onnx_network import OnnxNetwork
 from flm.inference.torch_network import TorchNetwork
@@ -98,7 +98,7 @@ def quick(exported, monkeypatch):
     """Takes the program and the graph that were made before, or what a test makes of the graph."""
 
     def take(graph: onnx.ModelProto = exported.graph) -> None:
-        monkeypatch.setattr("flm.inference.export.traced", lambda network, size_px: exported.program)
+        monkeypatch.setattr("flm.inference.export.export.traced", lambda network, size_px: exported.program)
         monkeypatch.setattr(onnx_graph, "to_onnx", lambda program: copy.deepcopy(graph))
 
     take()

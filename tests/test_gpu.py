@@ -26,10 +26,10 @@ from flm.inference.load import find_model
 from flm.inference.onnx_network import OnnxNetwork
 from flm.inference.torch_network import TorchNetwork
 from flm.model.network import ModelConfig, build_network
-from flm.optimization import OptimizerConfig, build_optimizer
-from flm.resume import restore, save
-from flm.run import Run, build
-from flm.step import train_step
+from flm.training.optimization import OptimizerConfig, build_optimizer
+from flm.training.resume import restore, save
+from flm.training.run import Run, build
+from flm.training.step import train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("fresh_accelerator")]
 
@@ -102,7 +102,7 @@ def test_a_step_that_is_not_finite_changes_nothing(data, tmp_path, monkeypatch, 
         return faces
 
     run = run_on(device, data, tmp_path, monkeypatch, precision="bf16")
-    monkeypatch.setattr("flm.step.augment", spoilt)
+    monkeypatch.setattr("flm.training.step.augment", spoilt)
     make_steps(run, 2)
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     (loss,) = make_steps(run, 1)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from flm.bench import gpu_check
-from flm.bench.gpu_check import bench_gpu, feeding
-from flm.bench.gpu_measures import Length, NotHereError, training_flops
-from flm.bench.gpu_report import Check, GpuReport, checks_of_tests
-from flm.bench.predict_report import Figure
+from flm.bench.gpu import check as gpu_check
+from flm.bench.gpu.check import bench_gpu, feeding
+from flm.bench.gpu.measures import Length, NotHereError, training_flops
+from flm.bench.gpu.report import Check, GpuReport, checks_of_tests
+from flm.bench.predict.report import Figure
 from flm.cli import main
 from flm.errors import InputError
 from flm.model.network import ModelConfig

@@ -9,13 +9,13 @@ import torch
 from accelerate.state import AcceleratorState
 from tiny_runs import assert_equal_weights, log_of, tiny, weights_of
 
-import flm.step
+import flm.training.step
 from flm.augment import augment
-from flm.config import TrainConfig
 from flm.errors import InputError
-from flm.guards import GuardConfig, check_finite, rows_that_fit, with_visible_faults
 from flm.model.network import LandmarkNetwork
 from flm.train import train
+from flm.training.config import TrainConfig
+from flm.training.guards import GuardConfig, check_finite, rows_that_fit, with_visible_faults
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -29,7 +29,7 @@ def with_bad_pictures(monkeypatch, bad_steps: set[int], value: float = float("na
             faces.images[0, 0, 0, 0] = value
         return faces
 
-    monkeypatch.setattr(flm.step, "augment", spoilt)
+    monkeypatch.setattr(flm.training.step, "augment", spoilt)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 from flm.bench.measure import free_port
 from flm.errors import HANG_EXIT_CODE
-from flm.heartbeat import Heartbeat, Sign, diagnosis
+from flm.process.heartbeat import Heartbeat, Sign, diagnosis
 
 
 def sign(rank: int, *, beats: int = 5, doing: str = "waits", seen_s: float = 100.0) -> Sign:
@@ -58,7 +58,7 @@ PROGRAM = """
 import os, signal, sys, time
 from datetime import timedelta
 import torch.distributed as distributed
-from flm.heartbeat import Heartbeat
+from flm.process.heartbeat import Heartbeat
 
 how = sys.argv[1]
 distributed.init_process_group("gloo", timeout=timedelta(seconds=60))

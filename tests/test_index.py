@@ -21,7 +21,7 @@ from flm.data.sample_format import SampleFormat
 from flm.data.samples import SampleFormatError
 from flm.data.store import LocalStore
 from flm.errors import InputError
-from flm.evaluate_checkpoint import evaluate_checkpoint
+from flm.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from flm.fields import to_fields
 from flm.geometry import transform_points
 from flm.train import train

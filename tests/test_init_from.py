@@ -19,18 +19,18 @@ from tiny_runs import assert_equal_weights, tiny
 
 from flm.checkpoint import MODEL_NAME, CheckpointConfig
 from flm.cli import main as flm_main
-from flm.config import TrainConfig
 from flm.data.manifest import Manifest
 from flm.data.samples import SampleRecord, encode_sample
 from flm.data.writer import write_shard
 from flm.errors import InputError
 from flm.geometry import FaceBox
-from flm.init_from import take_over
 from flm.model.network import ModelConfig
-from flm.run import Run, build
-from flm.trackers import TrackingConfig
+from flm.runlog.trackers import TrackingConfig
 from flm.train import main as train_main
 from flm.train import train
+from flm.training.config import TrainConfig
+from flm.training.init_from import take_over
+from flm.training.run import Run, build
 
 NO_CHECKPOINT = "no checkpoint here; give a folder with model.safetensors, or the folder of a training run"
 
@@ -294,7 +294,7 @@ def test_the_commands_of_the_readme_run(make_shards, tmp_path, monkeypatch):
             AcceleratorState._reset_state(reset_partial_state=True)
         else:
             # So little training leaves all points in one place, which is no face.
-            monkeypatch.setattr("flm.relabel.MIN_FACE_PX", 0.0)
+            monkeypatch.setattr("flm.evaluation.relabel.MIN_FACE_PX", 0.0)
             flm_main([*command.removeprefix("flm ").split(), "--max-distance", "1000"])
     began_from = json.loads(Path("runs/ibug68-quick/config.json").read_text())["init_from"]
     assert began_from == str(Path("runs/before/best").resolve())

@@ -18,8 +18,8 @@ from flm.data.samples import SampleRecord
 from flm.data.store import open_store
 from flm.errors import InputError
 from flm.geometry import FaceBox
-from flm.page import number, percent
-from flm.plot import nice_ticks
+from flm.page.html import number, percent
+from flm.page.plot import nice_ticks
 from shards import __main__ as program
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.convert import ConvertOptions, convert

@@ -12,14 +12,14 @@ from test_landmarks import MEAN_FACES
 
 from flm.cli import main
 from flm.errors import InputError
+from flm.faces.landmark_conversion import convert_landmarks, points_taken, shared_points
+from flm.faces.openness import openness
+from flm.faces.pose import head_pose
+from flm.faces.pts_file import pts_text, read_pts_file
 from flm.geometry import transform_points
 from flm.inference.aligned import image_to_aligned
-from flm.inference.landmark_files import Conversion, convert_files
-from flm.landmark_conversion import convert_landmarks, points_taken, shared_points
+from flm.inference.results.landmark_files import Conversion, convert_files
 from flm.landmarks import DLIB_5, IBUG_68, SCHEMES, WFLW_98, LandmarkScheme
-from flm.openness import openness
-from flm.pose import head_pose
-from flm.pts_file import pts_text, read_pts_file
 
 PAIRS = [(WFLW_98, IBUG_68), (IBUG_68, DLIB_5), (WFLW_98, DLIB_5)]
 every_pair = pytest.mark.parametrize(("source", "target"), PAIRS, ids=lambda scheme: scheme.name)

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 import flm.errors
 from flm.command_line import parse_config
-from flm.owners import check_flags
+from flm.process.owners import check_flags
 from flm.recipes import recipe_named
 
 LAUNCH = REPOSITORY / "launch"

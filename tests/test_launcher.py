@@ -13,8 +13,8 @@ from conftest import REPOSITORY
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from flm import launcher
 from flm.errors import LAUNCHER_VARIABLE, MISTAKE_SIGNAL
+from flm.process import launcher
 
 
 def failed(*codes: int) -> ChildFailedError:
@@ -112,7 +112,7 @@ def test_it_is_no_way_to_meet():
 
 def test_torch_finds_it():
     found = {entry.name: entry.value for entry in entry_points(group="torchrun.handlers")}
-    assert found.get("flm") == "flm.launcher:register", "install the project again: pip install --editable ."
+    assert found.get("flm") == "flm.process.launcher:register", "pip install --editable . again"
 
 
 @pytest.mark.multiprocess

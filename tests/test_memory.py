@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from flm.memory import keep_freed_memory
+from flm.process.memory import keep_freed_memory
 
 PROGRAM = """
 import resource, sys
 import numpy as np
-from flm.memory import keep_freed_memory
+from flm.process.memory import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "kept" else None
 def fill():
     return [np.ones(size, np.uint8).sum() for size in (2**26, 2**27)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flm.landmarks import IBUG_68
-from flm.metrics import (
+from flm.metrics.nme import (
     FaceErrors,
     NmeSummary,
     area_under_curve,

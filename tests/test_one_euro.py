@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flm.inference.one_euro import DEFAULT_FILTER, FilterConfig, LandmarkFilter, inter_ocular_px
+from flm.faces.pose import mean_face, rotation_matrix
+from flm.inference.tracking.one_euro import DEFAULT_FILTER, FilterConfig, LandmarkFilter, inter_ocular_px
 from flm.landmarks import DLIB_5, IBUG_68, WFLW_98
-from flm.pose import mean_face, rotation_matrix
 
 UNIT_PX = 80.0
 FRAMES_PER_S = 30.0

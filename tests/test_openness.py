@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from flm.landmark_conversion import points_taken
+from flm.faces.landmark_conversion import points_taken
+from flm.faces.openness import openness
+from flm.faces.pose import mean_face
 from flm.landmarks import DLIB_5, IBUG_68, WFLW_98
-from flm.openness import openness
-from flm.pose import mean_face
 
 EYES = {"right_eye": range(36, 42), "left_eye": range(42, 48)}
 INNER_LIPS = range(60, 68)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
-from flm.optimization import (
+from flm.training.optimization import (
     MovingAverage,
     OptimizerConfig,
     build_optimizer,

@@ -6,9 +6,8 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
-from flm.config import TrainConfig
 from flm.errors import InputError
-from flm.owners import (
+from flm.process.owners import (
     ENGINES,
     OWNED_BY_CONFIG,
     OWNED_BY_LAUNCHER,
@@ -19,6 +18,7 @@ from flm.owners import (
 )
 from flm.recipes import recipe_named
 from flm.train import main
+from flm.training.config import TrainConfig
 
 
 def options_of(parser) -> set[str]:

@@ -8,8 +8,8 @@ from simulated_faces import SimulatedPredictor, rendered_faces
 
 from flm.bench.face_paths import still
 from flm.bench.moving_faces import MovingFaces
-from flm.inference.ownership import is_to_wait, one_track_a_face, owners_of
-from flm.inference.track import Sighting, Track
+from flm.inference.tracking.ownership import is_to_wait, one_track_a_face, owners_of
+from flm.inference.tracking.track import Sighting, Track
 
 PLACES = (100.0, 320.0, 540.0)
 

@@ -127,7 +127,7 @@ def test_it_says_what_it_is(installed):
     assert {str(Requirement(line)).replace("_", "-") for line in project["dependencies"]} == set(needed)
     entries = (about / "entry_points.txt").read_text()
     assert "flm = flm.cli:main" in entries
-    assert "flm = flm.launcher:register" in entries
+    assert "flm = flm.process.launcher:register" in entries
 
 
 def test_the_extras_that_messages_name_are_those_that_there_are():

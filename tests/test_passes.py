@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from flm.data.batches import CropShape
 from flm.data.crops import crop_plainly
 from flm.data.samples import Batch
+from flm.evaluation.passes import cut_around, find_landmarks
 from flm.geometry import FaceBox, boxes_around, crop_to_unit, square_crop, transform_points, unit_to_crop
+from flm.inference.pass_config import PassConfig
 from flm.landmarks import IBUG_68
 from flm.model.heads import NetworkOutput
-from flm.pass_config import PassConfig
-from flm.passes import cut_around, find_landmarks
 
 SHARD_PX, NUM_FACES = 96, 5
 CROP = CropShape(size_px=32, margin=0.125)

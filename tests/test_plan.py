@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flm.checkpoint import TrainingState
-from flm.checkpoint_writer import save_checkpoint
-from flm.config import TrainConfig
+from flm.commands.plan import PlanOptions, gradient_bytes_of, main, warnings_of
 from flm.data.loader import WINDOWS_AHEAD, LoaderConfig
 from flm.data.manifest import ShardEntry
 from flm.data.order import RunOrder
 from flm.errors import InputError
 from flm.model.network import ModelConfig, build_network
-from flm.optimization import optimizer_tensors
-from flm.plan import (
+from flm.training.checkpoint_writer import save_checkpoint
+from flm.training.config import TrainConfig
+from flm.training.optimization import optimizer_tensors
+from flm.training.plan import (
     MANIFEST_BYTES_PER_SHARD,
     ORDER_BYTES_PER_FACE,
     ORDER_BYTES_PER_SHARD,
@@ -30,7 +31,6 @@ from flm.plan import (
     plan_run,
     shards_fetched,
 )
-from flm.plan_report import PlanOptions, gradient_bytes_of, main, warnings_of
 
 
 def a_config(

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flm.landmark_conversion import convert_landmarks, points_taken
-from flm.landmarks import DLIB_5, IBUG_68, WFLW_98, LandmarkScheme
-from flm.pose import (
+from flm.faces.landmark_conversion import convert_landmarks, points_taken
+from flm.faces.pose import (
     CAMERA_DISTANCE,
     SIDES_OF_THE_JAW,
     HeadPose,
@@ -16,6 +15,7 @@ from flm.pose import (
     rotation_angles_deg,
     rotation_matrix,
 )
+from flm.landmarks import DLIB_5, IBUG_68, WFLW_98, LandmarkScheme
 from shards.synthesis import pose as synthesis
 from shards.synthesis.pose import draw_head
 

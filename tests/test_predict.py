@@ -21,11 +21,10 @@ from PIL import Image
 from test_inference_fetch import Server, redirect
 
 from flm.checkpoint import TrainingState
-from flm.checkpoint_writer import save_checkpoint
 from flm.cli import main
-from flm.config import TrainConfig
 from flm.draw import PREDICTION_COLOR
 from flm.errors import InputError
+from flm.faces.pts_file import read_pts_file
 from flm.geometry import FaceBox
 from flm.inference import fetch
 from flm.inference.detector import DetectedFace
@@ -34,12 +33,13 @@ from flm.inference.inputs import InputCounts, count_inputs, pictures_of
 from flm.inference.load import load
 from flm.inference.predict import PredictSummary, predict
 from flm.inference.predictor import Prediction, Predictor
-from flm.inference.records import face_record, landmarks_of, picture_record, table_columns
-from flm.inference.result_files import FORMATS, OutputConfig, overlay, parse_formats, write_run_files
+from flm.inference.results.files import FORMATS, OutputConfig, overlay, parse_formats, write_run_files
+from flm.inference.results.records import face_record, landmarks_of, picture_record, table_columns
 from flm.landmarks import IBUG_68
 from flm.model.network import ModelConfig, build_network
 from flm.pictures import read_picture
-from flm.pts_file import read_pts_file
+from flm.training.checkpoint_writer import save_checkpoint
+from flm.training.config import TrainConfig
 
 
 def run(inputs: list, out: Path, **options) -> PredictSummary:
@@ -535,7 +535,7 @@ def test_processes_share_the_pictures_and_write_one_result(photos, tmp_path, mon
         "from pathlib import Path\n"
         "from fake_faces import fake_predictor\n"
         "from flm.inference.predict import predict\n"
-        "from flm.inference.result_files import OutputConfig\n"
+        "from flm.inference.results.files import OutputConfig\n"
         f"found = predict([{str(photos)!r}], out=Path({str(out)!r}), predictor=fake_predictor(),\n"
         "    settings={'checkpoint': 'x'}, outputs=OutputConfig(formats=('json', 'csv')))\n"
         "print(found)\n"

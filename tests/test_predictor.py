@@ -13,16 +13,16 @@ from conftest import draw_face
 from PIL import Image
 
 import flm
-from flm.calibration import Calibration
 from flm.errors import InputError
 from flm.geometry import FaceBox, square_crop, transform_points, unit_to_crop
 from flm.inference.detector import DetectedFace
 from flm.inference.network import FaceNetwork, FoundLandmarks
+from flm.inference.pass_config import PassConfig
 from flm.inference.predictor import FACES_PER_FORWARD, Prediction, Predictor
 from flm.inference.torch_network import TorchNetwork
 from flm.landmarks import IBUG_68
+from flm.metrics.calibration import Calibration
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
-from flm.pass_config import PassConfig
 
 SIZE_PX = 64
 MARGIN = 0.25
@@ -377,8 +377,8 @@ def test_what_is_no_picture_is_told_in_one_line(predictor, source, message):
 
 
 def test_a_prediction_knows_pose_and_openness():
-    from flm.openness import openness
-    from flm.pose import head_pose
+    from flm.faces.openness import openness
+    from flm.faces.pose import head_pose
 
     face = predict_one(Predictor(Unsure(0.01)), COLORS, BOXES[0])
     assert face.pose == head_pose(face.landmarks_image, IBUG_68)
@@ -389,7 +389,7 @@ def test_a_prediction_knows_pose_and_openness():
 
 def test_inference_needs_neither_torch_nor_the_training_stack():
     code = (
-        "import sys, flm.inference.predictor, flm.inference.load, flm.inference.predict, flm.draw, flm.pose\n"
+        "import sys, flm.inference.predictor, flm.inference.load, flm.inference.predict, flm.draw\n"
         "never = {'torch', 'webdataset', 'kornia', 'accelerate', 'wandb', 'tyro', 'timm'}\n"
         "heavy = never & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_distributed import launch
 
-from flm import profiling
 from flm.errors import InputError
-from flm.profiling import StepProfiler, parse_steps, shares_of, span
+from flm.training import profiling
+from flm.training.profiling import StepProfiler, parse_steps, shares_of, span
 
 CPU, CUDA = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flm.errors import InputError
+from flm.faces.pts_file import read_pts_file
 from flm.landmarks import IBUG_68, WFLW_98
-from flm.pts_file import read_pts_file
 
 
 def pts_text(points: np.ndarray) -> str:

@@ -20,17 +20,17 @@ import flm
 from flm.checkpoint import find_checkpoint, load_network
 from flm.errors import InputError
 from flm.geometry import FaceBox
-from flm.inference.agreement import random_crops
-from flm.inference.export import ExportOptions, export_onnx
+from flm.inference.export.agreement import random_crops
+from flm.inference.export.export import ExportOptions, export_onnx
 from flm.inference.load import find_model
 from flm.inference.onnx_network import OnnxNetwork
 from flm.inference.torch_network import TorchNetwork
-from flm.init_from import take_over
 from flm.landmarks import IBUG_68
 from flm.model.network import LandmarkNetwork
 from flm.publish.about import open_checkpoint
 from flm.publish.pretrained import PretrainedNetwork
-from flm.run import build
+from flm.training.init_from import take_over
+from flm.training.run import build
 
 # The Hub's client sends large files in a way that its HTTP library is leaving behind.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -22,43 +22,12 @@ from shards.convert import ConvertOptions, convert
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
-UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
-
 
 def block(name: str) -> str:
     """The fenced block after the mark of that name."""
     found = re.search(rf"<!-- tested: {name} -->\n```\w*\n(.*?)```", README, re.DOTALL)
     assert found, name
     return found[1]
-
-
-def listed_files() -> set[str]:
-    """The paths of the file list, from its indentation."""
-    paths, folders = set(), []
-    for line in block("files").splitlines():
-        name = line.split()[0]
-        folders = folders[: (len(line) - len(line.lstrip())) // 2]
-        path = "".join(folders) + name
-        paths.add(path)
-        if name.endswith("/"):
-            folders.append(name)
-    return paths
-
-
-def test_the_file_list_is_the_tree():
-    listed = listed_files()
-    for path in listed:
-        assert (REPOSITORY / path).exists(), path
-    for top in ("launch", "shards", "flm"):
-        for path in sorted((REPOSITORY / top).rglob("*")):
-            name = path.relative_to(REPOSITORY).as_posix()
-            if path.is_dir() or "__pycache__" in name or path.name in UNLISTED:
-                continue
-            parent = f"{path.parent.relative_to(REPOSITORY).as_posix()}/"
-            whole_folder = parent in listed and not any(
-                other.startswith(parent) and other != parent for other in listed
-            )
-            assert name in listed or whole_folder, f"{name} is not in the README's file list"
 
 
 def test_links_and_pictures_are_there():

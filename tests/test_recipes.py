@@ -8,12 +8,12 @@ import pytest
 from accelerate.state import AcceleratorState
 from test_init_from import write_faces_98
 
-from flm.config import TrainConfig
 from flm.errors import InputError
 from flm.fields import from_fields, to_fields
 from flm.recipes import RECIPES, recipe_named, recipes_text
-from flm.runlog import TrackingConfig
+from flm.runlog.log import TrackingConfig
 from flm.train import train
+from flm.training.config import TrainConfig
 
 
 @pytest.mark.parametrize("name", RECIPES)

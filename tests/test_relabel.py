@@ -11,22 +11,22 @@ from conftest import MEAN_FACE_UNIT
 from safetensors.torch import save_file
 from test_verify import Sample, change_json, check, contents, make_sample, samples_in, write_folder
 
-import flm.relabel
+import flm.evaluation.relabel
 from flm.checkpoint import CHECKPOINT_SCHEMA_VERSION, CONFIG_NAME, MODEL_NAME, write_json
 from flm.cli import main
-from flm.config import TrainConfig
 from flm.data.manifest import Manifest
 from flm.data.samples import SampleRecord, decode_crop
 from flm.errors import InputError
+from flm.evaluation.relabel import PASSES, RelabelOptions, relabel
 from flm.fields import to_fields
 from flm.geometry import FaceBox, crop_to_unit, square_crop, transform_points
 from flm.inference.predictor import Predictor
 from flm.inference.torch_network import TorchNetwork
 from flm.landmarks import IBUG_68, WFLW_98
-from flm.metrics import nme
+from flm.metrics.nme import nme
 from flm.model.network import ModelConfig, build_network
 from flm.recipes import recipe_named
-from flm.relabel import PASSES, RelabelOptions, relabel
+from flm.training.config import TrainConfig
 
 MODEL = ModelConfig(backbone="xception_compact_slim", head="regression", input_size_px=64)
 OWN_BOX = {"left": 40.0, "top": 20.0, "width": 55.0, "height": 70.0}
@@ -144,14 +144,14 @@ def test_two_times_gives_equal_bytes_and_the_second_time_nothing_is_done(
     for key, record in one.items():
         np.testing.assert_allclose(record.landmarks_shard, other[key].landmarks_shard, atol=2e-4)
     before = contents(out)
-    monkeypatch.setattr(flm.relabel, "find_landmarks", None)
+    monkeypatch.setattr(flm.evaluation.relabel, "find_landmarks", None)
     relabel(str(data), teacher, out)
     assert contents(out) == before
 
 
 def test_it_goes_on_where_it_was_stopped(data, teacher, relabelled, tmp_path, monkeypatch):
     out, looked_at, stop_after = tmp_path / "out", [], 2
-    find = flm.relabel.find_landmarks
+    find = flm.evaluation.relabel.find_landmarks
 
     def counting(network, batch, **options):
         if len(looked_at) == stop_after:
@@ -159,7 +159,7 @@ def test_it_goes_on_where_it_was_stopped(data, teacher, relabelled, tmp_path, mo
         looked_at.append(batch.keys)
         return find(network, batch, **options)
 
-    monkeypatch.setattr(flm.relabel, "find_landmarks", counting)
+    monkeypatch.setattr(flm.evaluation.relabel, "find_landmarks", counting)
     options = RelabelOptions(batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         relabel(str(data), teacher, out, options)
@@ -272,8 +272,8 @@ def test_a_network_that_has_diverged_is_told(data, teacher, tmp_path, monkeypatc
         found = find(network, batch, **options)
         return dataclasses.replace(found, landmarks_shard=found.landmarks_shard * float("nan"))
 
-    find = flm.relabel.find_landmarks
-    monkeypatch.setattr(flm.relabel, "find_landmarks", nothing)
+    find = flm.evaluation.relabel.find_landmarks
+    monkeypatch.setattr(flm.evaluation.relabel, "find_landmarks", nothing)
     with pytest.raises(InputError, match="train_0: the network finds no finite landmarks in it"):
         relabel(str(data), teacher, tmp_path / "out")
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
-from flm import rendezvous
 from flm.errors import InputError
-from flm.rendezvous import name_of_start
+from flm.process import rendezvous
+from flm.process.rendezvous import name_of_start
 
 TIMEOUT = timedelta(seconds=30)
 

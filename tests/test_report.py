@@ -7,8 +7,7 @@ import pytest
 
 from flm.draw import encode_png
 from flm.errors import InputError
-from flm.metrics import FaceErrors, summarize
-from flm.report import (
+from flm.evaluation.report import (
     EvalReport,
     FaceExample,
     ced_curve_picture,
@@ -16,6 +15,7 @@ from flm.report import (
     predictions_picture,
     worst_faces_picture,
 )
+from flm.metrics.nme import FaceErrors, summarize
 
 KEYS = [
     *("num_faces", "nme_pct", "nme_inter_pupil_pct", "nme_box_pct", "auc_08", "auc_10"),

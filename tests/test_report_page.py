@@ -14,32 +14,32 @@ import torch
 from conftest import REPOSITORY, draw_face
 from html_page import Page
 
-from flm.calibration import CALIBRATION_NAME, Calibration
 from flm.checkpoint import TrainingState, check_whole
-from flm.checkpoint_writer import save_checkpoint
 from flm.cli import main
-from flm.config import TrainConfig
 from flm.data.manifest import Manifest
 from flm.data.reader import Sample
 from flm.data.samples import SampleRecord
 from flm.data.store import open_store
 from flm.draw import PREDICTION_COLOR, TRUTH_COLOR
 from flm.errors import InputError
-from flm.evaluate_checkpoint import evaluate_checkpoint
-from flm.face_points import FacePoints
+from flm.evaluation.evaluate_checkpoint import evaluate_checkpoint
+from flm.evaluation.published import PUBLISHED, PUBLISHED_300W
+from flm.evaluation.report import EvalReport
+from flm.evaluation.report_page.conditions import binned_chart, conditions_section
+from flm.evaluation.report_page.faces import face_picture
+from flm.evaluation.report_page.measured import Measured
+from flm.evaluation.report_page.shape import mean_face_figure, mean_shape
+from flm.evaluation.report_page.summary import complete_subsets
+from flm.evaluation.report_page.trust import trust_section
+from flm.evaluation.report_page.write import write_report_page
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
+from flm.metrics.calibration import CALIBRATION_NAME, Calibration
+from flm.metrics.face_points import FacePoints
 from flm.model.network import Head, ModelConfig, build_network
-from flm.plot import Axis
-from flm.published import PUBLISHED, PUBLISHED_300W
-from flm.report import EvalReport
-from flm.report_page.conditions import binned_chart, conditions_section
-from flm.report_page.faces import face_picture
-from flm.report_page.measured import Measured
-from flm.report_page.shape import mean_face_figure, mean_shape
-from flm.report_page.summary import complete_subsets
-from flm.report_page.trust import trust_section
-from flm.report_page.write import write_report_page
+from flm.page.plot import Axis
+from flm.training.checkpoint_writer import save_checkpoint
+from flm.training.config import TrainConfig
 
 FACES = {"train": 8, "validation": 24, "test": 26}
 DATE = datetime.date(2026, 11, 22)

@@ -18,14 +18,14 @@ from programs.forked_runs import Start, tiny
 from safetensors.torch import load_file
 
 from flm.checkpoint import CHECKPOINTS, CheckpointConfig, folder_of_step, load_network
-from flm.config import TrainConfig, check_same_run
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.fields import to_fields
-from flm.optimization import OptimizerConfig
-from flm.resume import find_training
-from flm.run import _check_batch_can_be_shared
 from flm.train import train
+from flm.training.config import TrainConfig, check_same_run
+from flm.training.optimization import OptimizerConfig
+from flm.training.resume import find_training
+from flm.training.run import _check_batch_can_be_shared
 
 NUM_FACES = 60
 EPOCH_STEPS = 5

@@ -8,9 +8,9 @@ import pytest
 from accelerate.state import AcceleratorState
 from tiny_runs import tiny
 
-from flm.run import Run
-from flm.trackers import TrackingConfig
+from flm.runlog.trackers import TrackingConfig
 from flm.train import train
+from flm.training.run import Run
 
 SCORES = [5.0, 4.0, 4.5, 4.0, 4.2, 3.0, 3.5, 3.5, 3.5, 3.5]
 """After each evaluation."""

@@ -17,11 +17,11 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from test_files import no_file_above
 
-from flm.clock import Clock
 from flm.data.manifest import Manifest, ShardEntry
 from flm.errors import InputError
-from flm.runlog import LOG_NAME, RunLog, TrainNumbers
-from flm.trackers import TrackingConfig
+from flm.runlog.log import LOG_NAME, RunLog, TrainNumbers
+from flm.runlog.trackers import TrackingConfig
+from flm.training.clock import Clock
 
 FACTS = {"recipe": "x", "steps": None, "model.crop_margin": 0.125, "compile": False, "processes": 1}
 NUMBERS = TrainNumbers(
@@ -243,7 +243,7 @@ def test_on_several_machines_each_logs_its_load(make_log, monkeypatch, tmp_path)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     for name, value in (("num_processes", 12), ("is_main_process", False), ("process_index", 8)):
         monkeypatch.setattr(Accelerator, name, value)
-    monkeypatch.setattr("flm.runlog.broadcast_object_list", lambda values: ["abcd1234"])
+    monkeypatch.setattr("flm.runlog.log.broadcast_object_list", lambda values: ["abcd1234"])
     log = make_log("wandb")
     write_all(log)
     log.finish()

@@ -13,12 +13,12 @@ from accelerate.state import AcceleratorState
 from conftest import REPOSITORY
 from tiny_runs import assert_equal_weights, log_of, tiny
 
-import flm.passes
-import flm.run
-import flm.step
+import flm.evaluation.passes
+import flm.training.run
+import flm.training.step
 from flm.data.loader import LoaderConfig
 from flm.errors import INTERRUPTED_EXIT_CODE, PREEMPTED_EXIT_CODE, PreemptedError
-from flm.signals import STOP_SIGNALS, Stop
+from flm.process.signals import STOP_SIGNALS, Stop
 from flm.train import main, train
 
 DEADLINE_S = 240
@@ -49,18 +49,20 @@ def signal_in_step(monkeypatch, number):
         if batch.step == 3:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(flm.step, "augment", calling_first(flm.step.augment, send))
+    monkeypatch.setattr(flm.training.step, "augment", calling_first(flm.training.step.augment, send))
 
 
 def signal_in_evaluation(monkeypatch, number):
     def send(*_):
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(flm.passes, "crop_plainly", calling_first(flm.passes.crop_plainly, send))
+    monkeypatch.setattr(
+        flm.evaluation.passes, "crop_plainly", calling_first(flm.evaluation.passes.crop_plainly, send)
+    )
 
 
 def signal_while_waiting(monkeypatch, number):
-    read = flm.run.training_batches
+    read = flm.training.run.training_batches
 
     def stuck(*args, **kwargs):
         for batch in read(*args, **kwargs):
@@ -69,7 +71,7 @@ def signal_while_waiting(monkeypatch, number):
                 time.sleep(100)
             yield batch
 
-    monkeypatch.setattr(flm.run, "training_batches", stuck)
+    monkeypatch.setattr(flm.training.run, "training_batches", stuck)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -102,13 +104,13 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
 
 
 def test_before_the_first_step_there_is_nothing_to_save(data, tmp_path, monkeypatch):
-    read = flm.run.training_batches
+    read = flm.training.run.training_batches
 
     def stuck(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         yield from read(*args, **kwargs)
 
-    monkeypatch.setattr(flm.run, "training_batches", stuck)
+    monkeypatch.setattr(flm.training.run, "training_batches", stuck)
     config = tiny(data, tmp_path / "run")
     with pytest.raises(PreemptedError):
         train(config)
@@ -128,7 +130,7 @@ def test_the_exit_code_asks_to_be_started_again(data, tmp_path, monkeypatch, cap
 def test_a_second_interrupt_ends_at_once():
     program = (
         "import os, signal, time\n"
-        "from flm.signals import Stop\n"
+        "from flm.process.signals import Stop\n"
         "stop = Stop()\n"
         "with stop.listening(1.0):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -187,7 +189,7 @@ def test_reading_processes_outlive_what_their_group_is_sent(data, tmp_path, undi
                 assert os.getpgid(reader) != os.getpgid(0)
 
     own = Path("/proc/self/cmdline").read_bytes()
-    monkeypatch.setattr(flm.step, "augment", calling_first(flm.step.augment, send))
+    monkeypatch.setattr(flm.training.step, "augment", calling_first(flm.training.step.augment, send))
     run = train(tiny(data, tmp_path / "run", loader=LoaderConfig(num_workers=1, prefetch_batches=1)))
     assert_equal_weights(undisturbed, run)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flm.metrics import FaceErrors
-from flm.subsets import count_subsets, join_subsets, listed_subsets, subset_names
+from flm.faces.subsets import count_subsets, join_subsets, listed_subsets, subset_names
+from flm.metrics.nme import FaceErrors
 
 
 @pytest.mark.parametrize(

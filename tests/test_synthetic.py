@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from flm.errors import InputError
+from flm.faces.pose import rotation_matrix
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
-from flm.pose import rotation_matrix
 from shards.sources.synthetic import RenderedFace, annotations, subset_of
 from shards.synthesis.hair import draw_hair
 from shards.synthesis.portrait import paint_head, render

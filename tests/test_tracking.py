@@ -10,8 +10,8 @@ from simulated_faces import SimulatedPredictor, drawn_faces, owner_of, rendered_
 
 from flm.bench.face_paths import crossing, still, swaying
 from flm.bench.moving_faces import FacePath, FacePicture, MovingFaces, MovingFrame, Placement
-from flm.inference.one_euro import FilterConfig
-from flm.inference.tracking import FaceTracker, TrackConfig, TrackedFace
+from flm.inference.tracking.one_euro import FilterConfig
+from flm.inference.tracking.tracker import FaceTracker, TrackConfig, TrackedFace
 
 SIZE = {"width": 640, "height": 360}
 RAW = TrackConfig(filter=None)

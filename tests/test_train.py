@@ -13,8 +13,8 @@ from flm.checkpoint import CheckpointConfig
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.model.network import ModelConfig
-from flm.optimization import OptimizerConfig
 from flm.train import main, train
+from flm.training.optimization import OptimizerConfig
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 

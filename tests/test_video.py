@@ -17,10 +17,11 @@ from small_videos import TONE_HZ, sound_of, square_at, write_video
 from flm.bench.face_paths import still, swaying
 from flm.bench.moving_faces import MovingFaces
 from flm.errors import InputError
-from flm.inference import camera, video
-from flm.inference.tracking import FaceTracker, TrackConfig
-from flm.inference.video import TRACK_COLORS, VideoOutputs, VideoProgress, draw_faces, predict_video
-from flm.inference.video_input import open_video
+from flm.inference import predict_video as video
+from flm.inference.predict_video import TRACK_COLORS, VideoOutputs, VideoProgress, draw_faces, predict_video
+from flm.inference.tracking.tracker import FaceTracker, TrackConfig
+from flm.inference.video import camera
+from flm.inference.video.input import open_video
 
 
 class TruthTracker(FaceTracker):

@@ -12,8 +12,8 @@ import pytest
 from small_videos import square_at, square_in, write_video
 
 from flm.errors import InputError
-from flm.inference import camera
-from flm.inference.video_input import is_live, is_video, open_video
+from flm.inference.video import camera
+from flm.inference.video.input import is_live, is_video, open_video
 
 FRAMES = [square_at(number) for number in range(30)]
 

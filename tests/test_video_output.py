@@ -6,8 +6,8 @@ import pytest
 from small_videos import TONE_HZ, sound_of, square_at, square_in, write_video
 
 from flm.errors import InputError
-from flm.inference.video_input import open_video
-from flm.inference.video_output import open_writer
+from flm.inference.video.input import open_video
+from flm.inference.video.output import open_writer
 
 
 def frames_of(count: int, width: int = 128, height: int = 96) -> list[np.ndarray]:

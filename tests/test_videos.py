@@ -15,9 +15,9 @@ from flm.cli import main
 from flm.errors import InputError
 from flm.inference import load as load_module
 from flm.inference.inputs import pictures_of, videos_of
-from flm.inference.track_config import TrackConfig
-from flm.inference.tracking import FaceTracker
-from flm.inference.videos import VideoFormats, VideosSummary, predict_videos
+from flm.inference.predict_videos import VideoFormats, VideosSummary, predict_videos
+from flm.inference.tracking.config import TrackConfig
+from flm.inference.tracking.tracker import FaceTracker
 
 FRAMES = [square_at(number) for number in range(6)]
 
@@ -181,7 +181,7 @@ def test_the_command_takes_pictures_and_videos_together(clips, command, tmp_path
 
 
 def test_the_command_passes_on_how_faces_are_followed(clips, command, monkeypatch, capsys):
-    from flm.inference import videos
+    from flm.inference import predict_videos as videos
 
     given = []
 

@@ -14,9 +14,9 @@ from test_runlog import MANIFEST, facts_of, history_of, read_back, starts_of
 from tiny_runs import tiny
 from wandb.errors import CommError
 
-from flm.trackers import TrackingConfig
+from flm.runlog.trackers import TrackingConfig
+from flm.runlog.wandb_run import ASIDE, TRACKER_NAME, LoggedLine, WandbRun, log_this_machine
 from flm.train import train
-from flm.wandb_run import ASIDE, TRACKER_NAME, LoggedLine, WandbRun, log_this_machine
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -217,7 +217,7 @@ def test_the_folder_of_another_machine_is_not_put_aside(tmp_path):
 
 def test_without_a_login_it_runs_offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setattr("flm.wandb_run._has_login", lambda: False)
+    monkeypatch.setattr("flm.runlog.wandb_run._has_login", lambda: False)
     with started(tmp_path) as made:
         assert made.offline
 
@@ -232,7 +232,7 @@ def test_without_a_network_it_runs_offline_and_says_so(monkeypatch, tmp_path, ca
         return begin(**options)
 
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setattr("flm.wandb_run._has_login", lambda: True)
+    monkeypatch.setattr("flm.runlog.wandb_run._has_login", lambda: True)
     monkeypatch.setattr("wandb.init", init)
     with started(tmp_path) as made:
         assert made.offline

@@ -12,7 +12,7 @@ from tiny_runs import tiny
 
 from flm.data.manifest import Manifest
 from flm.errors import InputError
-from flm.evaluate_checkpoint import evaluate_checkpoint
+from flm.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from flm.geometry import FaceBox
 from flm.inference.load import load
 from flm.landmarks import WFLW_98

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from flm.augment import AugmentConfig
-from flm.config import TrainConfig
 from flm.data.loader import LoaderConfig
 from flm.model.losses import LossConfig
 from flm.model.network import ModelConfig
-from flm.optimization import OptimizerConfig
-from flm.trackers import TrackingConfig
+from flm.runlog.trackers import TrackingConfig
+from flm.training.config import TrainConfig
+from flm.training.optimization import OptimizerConfig
 
 
 def tiny(data: Path, out: Path, **changes) -> TrainConfig:

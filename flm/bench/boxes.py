@@ -27,15 +27,15 @@ from flm.data.batches import CropShape
 from flm.data.loader import LoaderConfig, ProcessPlace, evaluation_batches, training_batches
 from flm.data.samples import Batch
 from flm.data.store import ShardStore, open_store
-from flm.detected_boxes import box_of, cut_around_detected
 from flm.draw import write_png
 from flm.errors import InputError
+from flm.evaluation.detected_boxes import box_of, cut_around_detected
+from flm.evaluation.passes import cut_around, cut_around_landmarks, find_landmarks
 from flm.files import write_whole
 from flm.geometry import FaceBox, boxes_around
 from flm.inference.detector import DLIB_SHAPE, YUNET_SHAPE, BoxShape, FaceDetector
-from flm.memory import keep_freed_memory
-from flm.metrics import measurable, nme
-from flm.passes import cut_around, cut_around_landmarks, find_landmarks
+from flm.metrics.nme import measurable, nme
+from flm.process.memory import keep_freed_memory
 
 SHIFTS = (0.0, 0.05, 0.1, 0.15, 0.2)
 DIRECTIONS = 8

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from flm.bench.all_commands import bench_all, bench_readme
+from flm.bench.summary.commands import bench_all, bench_readme
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 
 
@@ -121,7 +121,7 @@ def bench_ablations(
         weights: File of the backbone's ImageNet weights; timm's hub by default.
         init_from: Checkpoints to begin with, each after what it was trained on.
     """
-    from flm.bench.ablations import bench_ablations as measure
+    from flm.bench.ablations.ablations import bench_ablations as measure
 
     starts = {name: path.resolve() for name, path in (init_from or {}).items()}
     weights = weights.resolve() if weights else None
@@ -196,8 +196,8 @@ def bench_predict(
         threads: Of every side that takes several.
         quick: Only see that all runs; the numbers say little.
     """
-    from flm.bench.predict import bench_predict as measure
-    from flm.bench.predict_setting import Length
+    from flm.bench.predict.predict import bench_predict as measure
+    from flm.bench.predict.setting import Length
 
     length = Length.quick() if quick else Length()
     measure(
@@ -232,7 +232,7 @@ def bench_demo(
         lasts_s: How long they do.
         json: Where the rows are written.
     """
-    from flm.bench.demo import bench_demo as measure
+    from flm.bench.demo.demo import bench_demo as measure
     from flm.bench.measure import publish
 
     publish(measure(checkpoint, detector=detector, num_visitors=visitors, lasts_s=lasts_s), json)
@@ -262,8 +262,8 @@ def bench_gpu(
         limit_s: Nothing is begun later.
         quick: Only see that all runs; the numbers say nothing.
     """
-    from flm.bench.gpu_check import bench_gpu as measure
-    from flm.bench.gpu_measures import Length
+    from flm.bench.gpu.check import bench_gpu as measure
+    from flm.bench.gpu.measures import Length
 
     report = measure(
         data, json, recipe=recipe, tests=tests, limit_s=limit_s, length=Length.quick() if quick else None

@@ -8,10 +8,10 @@ from flm.bench.moving_faces import FacePath, FacePicture, Placement
 from flm.data.reader import ShardReader
 from flm.data.store import open_store
 from flm.errors import InputError
+from flm.faces.pose import head_pose
 from flm.geometry import FaceBox
 from flm.inference.detector import FaceDetector
 from flm.landmarks import scheme_named
-from flm.pose import head_pose
 
 MOST_YAW_DEG = 20.0
 """Of the faces that are taken out of shards: one that looks aside is no face for a video."""

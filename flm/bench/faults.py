@@ -24,7 +24,7 @@ from flm.data.store import open_store
 from flm.errors import InputError
 from flm.fields import to_fields
 from flm.files import write_whole
-from flm.runlog import LOG_NAME
+from flm.runlog.log import LOG_NAME
 
 Moment = Literal["step", "saving", "evaluation"]
 MOMENTS: tuple[Moment, ...] = get_args(Moment)

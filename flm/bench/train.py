@@ -18,16 +18,16 @@ from flm.augment import augment
 from flm.bench.loader import WORKERS, PerFileFaces, faces_and_bytes
 from flm.bench.measure import Conditions, Row, medians
 from flm.bench.team import Step, Team, Turn
-from flm.clock import Clock
-from flm.config import TrainConfig
 from flm.data.store import open_store
 from flm.model.losses import landmark_loss
 from flm.model.network import build_network
 from flm.recipes import recipe_named
-from flm.resume import save
-from flm.run import Run, build
-from flm.step import train_step
-from flm.trackers import TrackingConfig
+from flm.runlog.trackers import TrackingConfig
+from flm.training.clock import Clock
+from flm.training.config import TrainConfig
+from flm.training.resume import save
+from flm.training.run import Run, build
+from flm.training.step import train_step
 
 RECIPE = "reference"
 SAVE_EVERY_STEPS = 50

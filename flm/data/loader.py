@@ -23,7 +23,7 @@ from flm.data.reader import ShardReader
 from flm.data.samples import OWN_SAMPLES, Batch
 from flm.data.store import ShardStore
 from flm.errors import InputError, OneProcessInputError
-from flm.signals import outlive_signals
+from flm.process.signals import outlive_signals
 
 CPU = torch.device("cpu")
 

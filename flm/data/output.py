@@ -16,7 +16,7 @@ from flm.data.manifest import MANIFEST_NAME, SPLITS, Manifest, ShardEntry
 from flm.data.writer import write_shard
 from flm.errors import InputError
 from flm.files import sha256_of, sync, write_whole
-from flm.interruption import signals_deferred
+from flm.process.interruption import signals_deferred
 
 LOCK_NAME = ".convert.lock"
 UNFINISHED_NAME = ".unfinished"

@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from flm.faces.landmark_conversion import shared_points
+from flm.faces.pose import SIDES_OF_THE_JAW, mean_face
 from flm.geometry import resample
-from flm.landmark_conversion import shared_points
 from flm.landmarks import IBUG_68, LandmarkScheme
-from flm.pose import SIDES_OF_THE_JAW, mean_face
 
 ALIGNED_SIZE_PX = 256
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 from flm.errors import InputError
 from flm.inference.fetch import is_url
 from flm.inference.picture_input import Picture, as_picture
-from flm.inference.video_input import is_live, is_video
+from flm.inference.video.input import is_live, is_video
 from flm.pictures import decode_picture
 
 PICTURE_SUFFIXES = frozenset(

@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Literal, cast
 
-from flm.calibration import CALIBRATION_NAME, Calibration
 from flm.errors import InputError, missing_package
 from flm.files import sha256_of
 from flm.inference.detector import FaceDetector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.inference.hub_file import HUB_PREFIX, WEIGHTS_NAME, hub_model
 from flm.inference.network import FaceNetwork, Precision
+from flm.inference.pass_config import ONE_PASS, PassConfig
 from flm.inference.predictor import FACES_PER_FORWARD, Predictor
-from flm.pass_config import ONE_PASS, PassConfig
+from flm.metrics.calibration import CALIBRATION_NAME, Calibration
 
 DEFAULT_MODEL = "default"
 ONNX_SUFFIX = ".onnx"

@@ -24,9 +24,9 @@ from flm.inference.given_boxes import NO_BOXES, GivenBoxes
 from flm.inference.inputs import PictureInput, count_inputs, pictures_of
 from flm.inference.predictor import Predictor
 from flm.inference.reading import PredictedPicture, predict_in_order
-from flm.inference.records import Record, picture_record
-from flm.inference.result_files import JSON_ONLY, OutputConfig, picture_files, write_files, write_run_files
-from flm.inference.result_log import ResultIndex, ResultWriter
+from flm.inference.results.files import JSON_ONLY, OutputConfig, picture_files, write_files, write_run_files
+from flm.inference.results.log import ResultIndex, ResultWriter
+from flm.inference.results.records import Record, picture_record
 from flm.inference.share import Share
 from flm.landmarks import LandmarkScheme
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from flm.calibration import FAILURE_NME, Calibration, expected_error
 from flm.errors import InputError, warn
+from flm.faces.openness import Openness, openness
+from flm.faces.pose import HeadPose, head_pose
 from flm.geometry import MIN_FACE_PX, FaceBox, resample, square_crop, transform_points, unit_to_crop
 from flm.inference.detector import DetectedFace, FaceDetector, build_detector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.inference.network import FaceNetwork
+from flm.inference.pass_config import ONE_PASS, PassConfig
 from flm.inference.picture_input import Picture, PictureSource, as_picture
 from flm.landmarks import LandmarkScheme
-from flm.openness import Openness, openness
-from flm.pass_config import ONE_PASS, PassConfig
-from flm.pose import HeadPose, head_pose
+from flm.metrics.calibration import FAILURE_NME, Calibration, expected_error
 
 FACES_PER_FORWARD = 32
 """Enough to keep a processor busy, few enough to fit any memory."""
@@ -48,7 +48,7 @@ class Prediction:
 
     @property
     def openness(self) -> Openness | None:
-        """How far eyes and mouth are open; see `flm.openness.openness`."""
+        """How far eyes and mouth are open; see `flm.faces.openness.openness`."""
         return openness(self.landmarks_image, self.scheme)
 
 

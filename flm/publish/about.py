@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flm.calibration import Calibration
 from flm.checkpoint import (
     CHECKPOINT_SCHEMA_VERSION,
     MODEL_NAME,
@@ -19,10 +18,11 @@ from flm.checkpoint import (
 from flm.data.manifest import MANIFEST_NAME, Manifest
 from flm.data.store import open_store
 from flm.errors import InputError
+from flm.evaluation.report import MeasuredOn
 from flm.files import sha256_of
 from flm.landmarks import LandmarkScheme, scheme_named
+from flm.metrics.calibration import Calibration
 from flm.model.network import LandmarkNetwork
-from flm.report import MeasuredOn
 
 LICENCE_NOT_TOLD = "that of the data it was trained on"
 """Stands where neither the shards nor a report of them say more; `flm export` writes the same."""

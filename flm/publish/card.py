@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from flm.metrics import WHOLE, NmeSummary
+from flm.metrics.nme import WHOLE, NmeSummary
 from flm.publish.about import Checkpoint
 from flm.publish.report_file import ReportFile, SpeedRow
 from flm.publish.training_command import training_command

@@ -22,7 +22,7 @@ def publish_model(checkpoint: tyro.conf.Positional[Path], config: Config) -> Non
         checkpoint: Folder of a checkpoint, or of a run (its best).
         config: Where it goes, and what its card is made of.
     """
-    from flm.memory import keep_freed_memory
+    from flm.process.memory import keep_freed_memory
     from flm.publish.model import publish_model as publish
 
     keep_freed_memory()

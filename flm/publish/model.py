@@ -5,17 +5,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from flm.calibration import CALIBRATION_NAME
 from flm.checkpoint import CONFIG_NAME, MODEL_NAME, STATE_NAME, SUMS_NAME, write_json
 from flm.data.store import open_store
 from flm.errors import InputError
 from flm.files import sha256_of
-from flm.inference.agreement import compare, random_crops
-from flm.inference.export import ExportOptions, export_onnx
+from flm.inference.export.agreement import compare, random_crops
+from flm.inference.export.export import ExportOptions, export_onnx
 from flm.inference.hub_file import HUB_FILES, HUB_PREFIX, hub_model
 from flm.inference.load import ONNX_NAME
 from flm.inference.onnx_network import OnnxNetwork
 from flm.inference.torch_network import TorchNetwork
+from flm.metrics.calibration import CALIBRATION_NAME
 from flm.publish.about import Checkpoint
 from flm.publish.card import CARD_FILE
 from flm.publish.card_files import write_card

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flm.errors import InputError
+from flm.evaluation.report import MeasuredOn
 from flm.fields import from_fields
-from flm.metrics import NmeSummary
-from flm.reliability import Reliability
-from flm.report import MeasuredOn
+from flm.metrics.nme import NmeSummary
+from flm.metrics.reliability import Reliability
 
 OURS = "ours"
 """How a benchmark names our side, or begins its name."""

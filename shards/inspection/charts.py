@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 from jaxtyping import Float
 
-from flm.page import number
-from flm.plot import MOST_TICKS, nice_ticks, svg
+from flm.page.html import number
+from flm.page.plot import MOST_TICKS, nice_ticks, svg
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 38, 10, 14, 40

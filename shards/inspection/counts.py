@@ -3,7 +3,7 @@
 from html import escape
 
 from flm.data.manifest import SPLITS, Manifest
-from flm.page import facts, percent
+from flm.page.html import facts, percent
 
 COLORS = ("first", "second", "third")
 """Classes of the style sheet, one for each of `SPLITS` in the order train, test, validation."""

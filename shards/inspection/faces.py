@@ -13,9 +13,9 @@ from flm.data.manifest import Manifest, ShardEntry
 from flm.data.reader import Sample, ShardReader
 from flm.data.samples import SampleDecoder
 from flm.data.store import ShardStore
+from flm.faces.pose import HeadPose, head_pose
 from flm.geometry import FaceBox, transform_points
 from flm.landmarks import scheme_named
-from flm.pose import HeadPose, head_pose
 from shards.progress import progress
 from shards.workers import map_in_order, prepare_workers
 

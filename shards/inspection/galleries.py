@@ -8,8 +8,8 @@ import numpy as np
 from flm.data.foreign import decoder_of
 from flm.data.reader import Sample
 from flm.data.store import ShardStore
-from flm.page import figure, grid, image
-from flm.subsets import listed_subsets
+from flm.faces.subsets import listed_subsets
+from flm.page.html import figure, grid, image
 from shards.inspection.faces import InspectedFace, read_samples
 from shards.inspection.shape_model import Deviations, ShapeModel
 from shards.inspection.tiles import LARGE_PX, SMALL_PX, large_tile, small_tile

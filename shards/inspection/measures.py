@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.data.manifest import Manifest
-from flm.page import card, number, percent
-from flm.pose import HeadPose
+from flm.faces.pose import HeadPose
+from flm.page.html import card, number, percent
 from shards.inspection.charts import histogram, linear_axis, logarithmic_axis
 from shards.inspection.faces import InspectedFace
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.landmarks import LandmarkScheme
-from flm.plot import svg
+from flm.page.plot import svg
 from shards.inspection.shape_model import ShapeModel
 
 UNITS = 100.0

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.errors import InputError
+from flm.faces.pts_file import read_pts_file
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
-from flm.pts_file import read_pts_file
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.imglab import MIRROR_SUFFIX, LabelledFace, read_labels
 from shards.sources.layout import keep_present

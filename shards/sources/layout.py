@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 from flm.errors import InputError
-from flm.subsets import SEPARATOR
+from flm.faces.subsets import SEPARATOR
 
 T = TypeVar("T")
 

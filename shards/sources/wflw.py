@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from flm.errors import InputError
+from flm.faces.subsets import join_subsets
 from flm.geometry import FaceBox
 from flm.landmarks import WFLW_98
-from flm.subsets import join_subsets
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import FARTHEST_PX, Split, keep_present, read_text, the_one_below
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from flm.pose import rotation_matrix
+from flm.faces.pose import rotation_matrix
 from shards.synthesis.shape import NUM_LANDMARKS, HeadShape, draw_shape
 
 YAW_LIMIT_DEG = 45.0

@@ -1,6 +1,6 @@
 """The 3-D head: a mean shape with the 68 iBUG points, and how identity and expression move it.
 
-The head frame is that of `flm.pose`. Every variation is a displacement of the control points times a
+The head frame is that of `flm.faces.pose`. Every variation is a displacement of the control points times a
 coefficient; what must meet exactly (lids, lips) is closed afterwards.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from flm.faces.pose import mean_face
 from flm.landmarks import IBUG_68
-from flm.pose import mean_face
 
 # What the landmarks leave open, placed by hand on a head of usual proportions (eyes at half its height).
 _EXTRA_MIDDLE = [

@@ -16,8 +16,8 @@ from flm.data.manifest import Manifest, ShardEntry
 from flm.data.samples import OWN_SAMPLES, SampleDecoder, SampleFormatError, SampleRecord
 from flm.data.store import ShardStore
 from flm.errors import OneProcessInputError
+from flm.faces.subsets import listed_subsets
 from flm.geometry import FaceBox, square_crop, transform_points
-from flm.subsets import listed_subsets
 from shards.likeness import perceptual_hash
 from shards.verification.findings import Finding, Kind
 from shards.verification.scan import read_members, scan_shard

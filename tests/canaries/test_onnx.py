@@ -1,4 +1,4 @@
-"""What PyTorch's exporter and onnxruntime do that flm.inference.onnx_graph builds on."""
+"""What PyTorch's exporter and onnxruntime do that flm.inference.export.onnx_graph builds on."""
 
 import collections
 import io
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flm.inference.onnx_graph import OPSET, to_onnx
+from flm.inference.export.onnx_graph import OPSET, to_onnx
 
 
 class Small(nn.Module):

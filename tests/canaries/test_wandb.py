@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from test_runlog import MANIFEST, read_back, starts_of
 from test_wandb_run import started
 
-from flm.wandb_run import LoggedLine
+from flm.runlog.wandb_run import LoggedLine
 
 pytestmark = pytest.mark.multiprocess
 
@@ -182,7 +182,7 @@ def test_sync_sends_a_run_that_crashed_and_went_on_as_one_curve(server, tmp_path
 ONLINE = """
 import sys
 from pathlib import Path
-from flm.wandb_run import LoggedLine, WandbRun
+from flm.runlog.wandb_run import LoggedLine, WandbRun
 
 run, kept, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 lines = [LoggedLine(step=step, time_s=1.7e9 + step, values={"train/loss": 1 / step})

@@ -94,7 +94,7 @@ def _read_xml(content: bytes) -> None:
 
 
 def _pts_seeds() -> list[bytes]:
-    from flm.pts_file import pts_text
+    from flm.faces.pts_file import pts_text
 
     text = pts_text(FACE)
     return [text.encode(), text.replace("\n", "\r\n").encode()]
@@ -109,7 +109,7 @@ def _read_pts(content: bytes) -> None:
 
 
 def _convert(path: Path) -> None:
-    from flm.inference.landmark_files import Conversion, convert_files
+    from flm.inference.results.landmark_files import Conversion, convert_files
 
     for mistake in convert_files([path], _folder() / "converted", Conversion.named("68-to-5")):
         raise mistake
@@ -304,9 +304,9 @@ def _checkpoint() -> Path:
     import torch
 
     from flm.checkpoint import TrainingState, find_checkpoint
-    from flm.checkpoint_writer import save_checkpoint
-    from flm.config import TrainConfig
     from flm.model.network import ModelConfig, build_network
+    from flm.training.checkpoint_writer import save_checkpoint
+    from flm.training.config import TrainConfig
 
     run = _folder() / "run"
     config = TrainConfig(

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 import torch._dynamo.utils
 
-from flm.run import build
-from flm.step import train_step
+from flm.training.run import build
+from flm.training.step import train_step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_runs import tiny

@@ -24,13 +24,13 @@ from flm.augment import AugmentConfig
 from flm.bench.measure import free_port
 from flm.checkpoint import CheckpointConfig
 from flm.command_line import parse_config
-from flm.config import TrainConfig
 from flm.data.loader import LoaderConfig
 from flm.errors import InputError
 from flm.model.losses import LossConfig
 from flm.model.network import ModelConfig
-from flm.optimization import OptimizerConfig
-from flm.trackers import TrackingConfig
+from flm.runlog.trackers import TrackingConfig
+from flm.training.config import TrainConfig
+from flm.training.optimization import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from flm.checkpoint import CheckpointConfig, TrainingState
-from flm.checkpoint_writer import CheckpointWriter
+from flm.training.checkpoint_writer import CheckpointWriter
 
 flush = os.fsync
 

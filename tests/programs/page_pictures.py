@@ -18,9 +18,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from flm.bench.browser import browsing, opened, write_camera
-from flm.bench.page_server import served
-from flm.inference.video_output import open_writer
+from flm.bench.demo.browser import browsing, opened, write_camera
+from flm.bench.demo.page_server import served
+from flm.inference.video.output import open_writer
 from shards.synthesis.portrait import render
 
 WIDTHS = {1280: 860, 390: 844}

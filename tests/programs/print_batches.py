@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from flm.recipes import recipe_named
-from flm.run import build
 from flm.train import train_step
+from flm.training.run import build
 
 data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 most_bad = int(sys.argv[4]) if len(sys.argv) > 4 else 0

@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import nn
 
 from flm.errors import InputError
-from flm.init_from import take_over
 from flm.recipes import recipe_named
-from flm.run import build
+from flm.training.init_from import take_over
+from flm.training.run import build
 
 
 def hash_of(network: nn.Module) -> str:

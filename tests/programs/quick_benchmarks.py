@@ -81,7 +81,7 @@ def boxes(checkpoint: Path, data: str, detector: Any, *, out: Path, split: str, 
 
 def predict(checkpoint: str, data: str, out: Path, **others: Any) -> None:
     """A side that holds, one that does not, one that is not there, one that should be nothing and is."""
-    from flm.bench.predict_report import OURS, Bar, Figure, missing, publish
+    from flm.bench.predict.report import OURS, Bar, Figure, missing, publish
 
     at_least = Bar("at least", 2.0, is_of_ratio=True)
     figures = [
@@ -163,7 +163,7 @@ if __name__ == "__main__":
 
             flm.bench.order.SHARDS = 1000
         case "gpu":
-            sys.modules["flm.bench.gpu_measures"] = types.SimpleNamespace(Length=None)
+            sys.modules["flm.bench.gpu.measures"] = types.SimpleNamespace(Length=None)
         case "boxes":
             import flm.inference.detector
 
