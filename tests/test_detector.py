@@ -2,16 +2,18 @@
 
 import hashlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
-import huggingface_hub
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from huggingface_hub import constants
 
+from flm.bench.measure import free_port
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.inference import detector as module
@@ -226,14 +228,12 @@ class Hub(BaseHTTPRequestHandler):
 def hub(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    fetch = huggingface_hub.hf_hub_download
     address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(
-        huggingface_hub,
-        "hf_hub_download",
-        lambda repository, name: fetch(repository, name, endpoint=address, cache_dir=tmp_path / "hub"),
-    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     yield server
     server.shutdown()
     server.server_close()
@@ -246,10 +246,22 @@ def test_the_hubs_file_is_compared_with_its_hash(hub, monkeypatch):
         yunet_file(DetectorConfig())
     monkeypatch.setattr(module, "YUNET_SHA256", hashlib.sha256(Hub.content).hexdigest())
     assert yunet_file(DetectorConfig()).read_bytes() == Hub.content
+    hub.server_close()  # what was fetched is not asked for again
+    assert yunet_file(DetectorConfig()).read_bytes() == Hub.content
+
+
+def test_a_hub_that_is_out_of_reach_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    start = time.monotonic()
+    with pytest.raises(InputError, match="it does not answer"):
+        yunet_file(DetectorConfig())
+    assert time.monotonic() - start < 10  # by itself the library tries for 26 s
 
 
 def test_dlib_stands_in_where_the_file_cannot_be_had(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     said: list[str] = []
     assert build_detector(DetectorConfig(), said.append).name == "dlib"
     (line,) = said

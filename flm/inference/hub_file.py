@@ -1,7 +1,8 @@
 """What is fetched of the Hugging Face Hub: a file whose content is known, and models."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flm.errors import InputError
@@ -15,9 +16,11 @@ WEIGHT_FILES = ("config.json", WEIGHTS_NAME, "calibration.json", "state.json", "
 HUB_FILES = (*WEIGHT_FILES, "model.onnx")
 """What `flm publish model` puts there, beside the card."""
 
+ANSWERS_WITHIN_S = 5.0
+
 
 def hub_file(repository: str, name: str, sha256: str, *, instead: str) -> Path:
-    """The file, fetched once a machine and compared with its hash.
+    """The file, fetched once a machine, after which nobody is asked, and compared with its hash.
 
     Args:
         repository: USER/NAME of a model repository.
@@ -29,16 +32,16 @@ def hub_file(repository: str, name: str, sha256: str, *, instead: str) -> Path:
         InputError: it cannot be had, or is another file.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def get(*, local_files_only: bool) -> Path:
+        return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=local_files_only))
 
     try:
-        path = Path(huggingface_hub.hf_hub_download(repository, name))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{repository}/{name} cannot be fetched from the Hugging Face Hub ({reason}); fetch it by other "
-            f"means and give its path with {instead}"
-        ) from error
+        path = get(local_files_only=True)
+    except LocalEntryNotFoundError:
+        with _told(f"{repository}/{name}", f"; fetch it by other means and give its path with {instead}"):
+            path = get(local_files_only=not _hub_answers())
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise InputError(
@@ -71,11 +74,39 @@ def hub_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
     """
     repository, revision = repository_of(name)
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    with _told(name):
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision, allow_patterns=list(files), local_files_only=not _hub_answers()
+        )
+    return Path(folder)
+
+
+def _hub_answers() -> bool:
+    """Whether there is a way to the Hub; huggingface_hub by itself tries for half a minute where is none."""
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import httpx
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWERS_WITHIN_S)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _told(what: str, instead: str = "") -> Iterator[None]:
+    """A failure to fetch something, in one line."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(files))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        yield
+    except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{name}: cannot be fetched from the Hugging Face Hub ({reason})") from error
-    return Path(folder)
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = "it does not answer, or is not to be asked, and there is no copy on this machine"
+        raise InputError(
+            f"{what}: cannot be fetched from the Hugging Face Hub ({reason}){instead}"
+        ) from error
