@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The two networks of 68 points as they were made: ibug68-xception teaches itself on faces without good labels,
-# then teaches ibug68-compact, which comes with flm. Four hours on two processor cores with bf16.
+# then teaches ibug68-compact, which comes with flm. Five and a half hours on two processor cores with bf16.
 #   bash launch/ibug68.sh --source ARCHIVE --youtube FOLDER
 # ARCHIVE is dlib's iBUG 300-W, FOLDER faces of videos with a points_csv table, whose labels are not trusted.
 # Options: --weights FILE (ImageNet's, for legacy_xception; timm's hub by default), --out DIR (runs/ibug68),
@@ -68,12 +68,15 @@ train larger ibug68-xception "$out/mixed-1" --init-from "$out/pupil" --model.no-
 
 shards "$out/youtube-2" flm relabel "$out/youtube" --checkpoint "$out/larger"
 shards "$out/mixed-2" python -m shards merge "$out/300w" --only-train "$out/300w" "$out/youtube-2"
-train xception ibug68-xception "$out/mixed-2" --init-from "$out/larger" --model.no-pretrained --epochs 5 --eval-every-steps 270
+train second ibug68-xception "$out/mixed-2" --init-from "$out/larger" --model.no-pretrained --epochs 5 --eval-every-steps 270
+mildest=(--augment.rotation-deg 15 --augment.scale 0.1 --augment.translation 0.03 --augment.hue-deg 0 --augment.grey-probability 0.05 --augment.gamma-probability 0 --augment.blur-probability 0.05 --augment.noise-probability 0 --augment.jpeg-probability 0.05)
+train xception ibug68-xception "$out/mixed-2" --init-from "$out/second" --model.no-pretrained --epochs 3 --model.input-size-px 256 --optimizer.learning-rate 1e-3 --optimizer.warmup-steps 30 --eval-every-steps 210 "${mildest[@]}"
 
-# The labels of the 300-W faces once as they are, once as the large network sees them.
-shards "$out/300w-taught" flm relabel "$out/300w" --splits train --checkpoint "$out/xception"
+# The labels of the 300-W faces once as they are, once as a large network sees them.
+shards "$out/300w-taught" flm relabel "$out/300w" --splits train --checkpoint "$out/second"
 shards "$out/mixed-3" python -m shards merge "$out/300w" --only-train "$out/300w-taught" "$out/youtube-2"
-train compact ibug68-compact "$out/mixed-3" --epochs 45
+train small ibug68-compact "$out/mixed-3" --epochs 45 --eval-every-steps 500
+train compact ibug68-compact "$out/mixed-3" --init-from "$out/small" --epochs 40 --optimizer.learning-rate 2e-3 --eval-every-steps 500
 
 for run in xception compact; do
   say_and_do flm calibrate "$out/$run" --data "$out/300w"
