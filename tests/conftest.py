@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,3 +150,21 @@ def fresh_accelerator() -> Iterator[None]:
 
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium with a red camera, for tests of the page."""
+    from browsers import red_browser
+
+    with red_browser(tmp_path_factory.mktemp("camera")) as running:
+        yield running
+
+
+@pytest.fixture
+def tab(page: Any, browser: Any) -> Iterator[Any]:
+    """A tab with the `page` of the test's file."""
+    from browsers import tab_of
+
+    with tab_of(page, browser) as shown:
+        yield shown

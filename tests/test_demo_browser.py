@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
-from browsers import BROWSER, dots_on_screen, red_browser, send, tab_of
+from browsers import BROWSER, dots_on_screen, send, tab_of
 from demo_server import Page, expected_landmarks, red_picture, serving
 from PIL import Image
 
@@ -19,18 +18,6 @@ pytestmark = BROWSER
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with serving(tmp_path_factory.mktemp("page"), ["--requests-per-minute", "0"]) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with red_browser(tmp_path_factory.mktemp("camera")) as running:
-        yield running
-
-
-@pytest.fixture
-def tab(page: Page, browser) -> Iterator[Any]:
-    with tab_of(page, browser) as shown:
-        yield shown
 
 
 def test_dots_are_where_they_belong_and_files_come(tab, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import BROWSER, RED, dots_on_screen, red_browser, send, tab_of, told
+from browsers import BROWSER, RED, dots_on_screen, send, tab_of, told
 from demo_server import DEMO, Page, expected_landmarks, red_picture, serving, write_network
 
 from flm.bench.demo.browser import FLAGS, find_chromium
@@ -39,18 +39,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     words = ["--requests-per-minute", "0", "--compare", str(folder / "moved.onnx")]
     with serving(folder, words, run_url=RUN_URL) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with red_browser(tmp_path_factory.mktemp("camera")) as running:
-        yield running
-
-
-@pytest.fixture
-def tab(page: Page, browser) -> Iterator[Any]:
-    with tab_of(page, browser) as shown:
-        yield shown
 
 
 @pytest.fixture(scope="module")

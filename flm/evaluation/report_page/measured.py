@@ -107,11 +107,6 @@ class Measured:
         )
 
 
-def with_points(report: EvalReport) -> bool:
-    """Whether the report knows single points, as one that `evaluate` made."""
-    return report.errors.points is not None
-
-
 def uncalibrated(report: EvalReport) -> EvalReport:
     """The report with the covariances as the network gives them."""
     return dataclasses.replace(report, calibration=None)
