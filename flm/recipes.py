@@ -152,7 +152,7 @@ def ibug68_xception() -> TrainConfig:
     """The one to use: best quality, in hours on two processor cores or minutes on a GPU.
 
     A network that was trained so labels other faces, `flm relabel` drops those that it is unsure of, and it
-    then learns from both (self-training): the README has the commands.
+    then learns from both (self-training): launch/ibug68.sh has the commands.
 
     Source: this project; Xie et al., "Self-training with Noisy Student improves ImageNet classification",
     2020.

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from html_page import Page
-from test_readme import block
+from pages import block
 
 from flm.bench.commands import BENCHMARKS, MEASURED
 from flm.bench.machine import Machine
@@ -133,9 +133,12 @@ def test_the_commands_of_the_readme(quick, monkeypatch, capsys):
     assert f"on {runs['loader'].date} by `flm bench loader" in capsys.readouterr().out
     check_page(Page((out / "index.html").read_text()), again)
 
-    for name, path in {"README": readme.README, "RESULTS": readme.RESULTS}.items():
-        monkeypatch.setattr(readme, name, quick / path.name)
-        (quick / path.name).write_bytes(path.read_bytes())
+    for path in [*(readme.ROOT / name for name in readme.PAGES), readme.RESULTS]:
+        copy = quick / (path.relative_to(readme.ROOT) if path.suffix == ".md" else path.name)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(readme, "ROOT", quick)
+    monkeypatch.setattr(readme, "RESULTS", quick / "results.json")
     assert exit_code(tables) == 0
     text = (quick / "README.md").read_text()
     assert "| measure 2 | 270 faces/s | 100 faces/s |" in text

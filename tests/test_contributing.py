@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from pages import PAGES, block
 
-PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = PAGES["CONTRIBUTING.md"]
 NUM_POINTS = 19
 
 UNLISTED = {"__init__.py", "__main__.py", "py.typed"}
@@ -85,16 +86,10 @@ def test_changes_are_checked_as_the_house_is(changed_house):
     subprocess.run([*ruff, "format", "--check", "flm", "shards"], cwd=changed_house, check=True, timeout=60)
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)", PAGE):
-        assert (REPOSITORY / target).exists(), target
-
-
 def listed_files() -> set[str]:
     """The paths of the file list, from its indentation."""
     paths, folders = set(), []
-    block = re.search(r"<!-- tested: files -->\n```\n(.*?)```", PAGE, re.DOTALL)[1]
-    for line in block.splitlines():
+    for line in block("files").splitlines():
         name = line.split()[0]
         folders = folders[: (len(line) - len(line.lstrip())) // 2]
         path = "".join(folders) + name

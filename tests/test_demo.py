@@ -17,6 +17,7 @@ import onnx
 import pytest
 from conftest import REPOSITORY
 from demo_server import DEMO, Page, demo_module, expected_landmarks, red_picture, serving, write_network
+from pages import block
 from PIL import Image
 
 from flm.errors import InputError
@@ -294,8 +295,7 @@ def test_a_mistake_at_the_start_is_one_line(tmp_path, words, told):
 def test_the_readmes_commands_are_understood(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     app = demo_module("app")
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    commands = readme.partition("<!-- tested: page -->\n```bash\n")[2].partition("```")[0].splitlines()
+    commands = block("page").splitlines()
     assert len(commands) > 2
     for command in commands:
         words = command.removeprefix("python demo/app.py ").split()

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import shlex
 import tarfile
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import REPOSITORY, draw_face
+from conftest import draw_face
+from pages import block
 from tiny_runs import tiny
 
 from flm.data.foreign import decoder_of
@@ -319,9 +319,7 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
             samples[str(seed)] = {"jpg": encoded(picture), "json": as_json({"face": {"points": points}})}
         write_tar(tmp_path / f"faces/{name}.tar", samples)
     monkeypatch.chdir(tmp_path)
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    commands = re.search(r"<!-- tested: index -->\n```bash\n(.*?)```", readme, re.DOTALL)[1].splitlines()
-    for command in commands:
+    for command in block("index").splitlines():
         words = shlex.split(command)
         assert words[:4] == ["python", "-m", "shards", "index"]
         assert run(*words[4:], "--processes", "1") == 0

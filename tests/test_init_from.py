@@ -11,9 +11,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import draw_face
+from pages import block
 from safetensors.torch import load_file, save_file
 from test_distributed import launch
-from test_readme import block
 from test_runlog import read_back, starts_of
 from tiny_runs import assert_equal_weights, tiny
 

@@ -99,6 +99,8 @@ def test_the_wheel_holds_flm_and_the_model(wheel):
     assert modules | {f"flm/shipped_model/{name}" for name in model} <= ours
     assert {"flm/py.typed", "flm/shipped_model/model.onnx", "flm/shipped_model/LICENSE"} <= ours
     assert not [name for name in ours if "__pycache__" in name or name.endswith(".pyc")]
+    # Pages for people who read the repository: their links lead nowhere in a wheel.
+    assert {name for name in ours if name.endswith(".md")} == {"flm/shipped_model/README.md"}
     assert wheel.stat().st_size < 10 * 2**20
 
 

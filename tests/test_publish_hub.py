@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKENS, Hub, Repo, client_of, running_hub
+from pages import block
 from publishing import call
-from test_readme import block
 
 from flm.cli import main
 from flm.errors import InputError

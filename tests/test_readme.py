@@ -1,4 +1,4 @@
-"""What the README says is run or counted."""
+"""What the pages say is run or counted."""
 
 import io
 import json
@@ -14,25 +14,40 @@ import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY, draw_face
+from pages import PAGES, block
 
 from flm.cli import main as flm_main
 from flm.data.manifest import Manifest
 from shards.__main__ import main
 from shards.convert import ConvertOptions, convert
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def block(name: str) -> str:
-    """The fenced block after the mark of that name."""
-    found = re.search(rf"<!-- tested: {name} -->\n```\w*\n(.*?)```", README, re.DOTALL)
-    assert found, name
-    return found[1]
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_pictures_are_there(name):
+    page = REPOSITORY / name
+    for target in re.findall(r"\]\(([^) ]+)\)|(?:src|href)=\"([^\"]+)\"", PAGES[name]):
+        path, _, anchor = "".join(target).partition("#")
+        if path.startswith("http"):
+            continue
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
 
 
-def test_links_and_pictures_are_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (REPOSITORY / target).exists(), target
+def test_every_marked_block_has_a_test():
+    marked = [mark for page in PAGES.values() for mark in re.findall(r"<!-- tested: ([\w-]+) -->", page)]
+    tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").glob("test_*.py"))
+    assert sorted(marked) == sorted(set(re.findall(r"\bblock\(\"([\w-]+)\"\)", tests)))
+
+
+def test_the_first_page_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 240
 
 
 def write_archive(path: Path) -> None:
@@ -96,7 +111,7 @@ def test_the_new_source_converts(tmp_path):
     ]
     (tmp_path / "faces.jsonl").write_text("\n".join(lines))
     names: dict[str, Any] = {}
-    exec(compile(block("source"), "README.md", "exec"), names)
+    exec(compile(block("source"), "shards/README.md", "exec"), names)
     data_set = names["read_json_lines"](tmp_path)
     convert(data_set, tmp_path / "out", ConvertOptions(processes=1))
     manifest = Manifest.read(tmp_path / "out")
@@ -114,8 +129,9 @@ def test_the_plans_are_what_the_table_says(capsys, monkeypatch):
         lines = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines()]
         assert not any(line[0].startswith("warning") for line in lines)
         told.append({line[0].strip(): line[1].strip() for line in lines if len(line) == 2})
-    rows = re.search(r"\| `flm plan` says \|.*\n\|[-|]+\n((?:\|.*\n)+)", README)[1].splitlines()
-    assert len(rows) > 10
+    table = r"\| `flm plan` says \|.*\n\|[-|]+\n((?:\|.*\n)+)"
+    rows = re.search(table, PAGES["README.md"])[1].splitlines()
+    assert len(rows) > 5
     for row in rows:
         name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
         assert len(cells) == len(told) == 3
@@ -146,10 +162,9 @@ def test_the_workflow_runs(tmp_path):
         timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("report.json", "ced.png", "worst.png", "predictions/photo.json", "predictions/photo.png"):
+    found = ("predictions/photo.json", "predictions/photo.png")
+    for name in ("report.json", "ced.png", "worst.png", "quick.onnx", *found):
         assert (tmp_path / name).is_file(), name
-    assert "ibug68-xception" in done.stdout
 
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    check = f"{code}\nassert faces[0].landmarks_image.shape == (68, 2)\n"
+    check = block("python") + "assert faces[0].landmarks_image.shape == (68, 2)\n"
     subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, timeout=120)

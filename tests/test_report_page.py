@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, draw_face
+from conftest import draw_face
 from html_page import Page
+from pages import block
 
 from flm.checkpoint import TrainingState, check_whole
 from flm.cli import main
@@ -70,11 +71,8 @@ def run(data, tmp_path_factory) -> Path:
 
 def readme_commands(run: Path, data: Path, out: Path) -> list[list[str]]:
     """The words after `flm` of the README's commands, on what is there."""
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"<!-- tested: calibrate -->\n```bash\n(.*?)```", readme, re.DOTALL)
-    assert block
     places = {"runs/quick": str(run), "data/300w": str(data), "report.html": str(out / "report.html")}
-    lines = [[places.get(word, word) for word in line.split()] for line in block[1].splitlines()]
+    lines = [[places.get(word, word) for word in line.split()] for line in block("calibrate").splitlines()]
     assert [words[0] for words in lines] == ["flm", "flm"]
     return [words[1:] for words in lines]
 

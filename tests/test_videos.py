@@ -1,12 +1,12 @@
 """`flm predict` with videos among its inputs: done once, told whole, one bad one ends nothing."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_faces import Grower, fake_predictor
+from pages import block
 from PIL import Image
 from small_videos import square_at, write_video
 
@@ -212,11 +212,9 @@ def test_the_command_passes_on_how_faces_are_followed(clips, command, monkeypatc
 
 
 def test_the_commands_of_the_readme_are_understood(command, monkeypatch, capsys):
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"<!-- tested: video -->\n```bash\n(.*?)```", text, re.DOTALL)
     monkeypatch.setattr(load_module, "identity", lambda _: "x")
     for line, end in zip(
-        block.splitlines(), ("clip.mp4: is missing", "camera:0: no such camera"), strict=True
+        block("video").splitlines(), ("clip.mp4: is missing", "camera:0: no such camera"), strict=True
     ):
         with pytest.raises(SystemExit):
             main(line.removeprefix("flm ").split())
@@ -225,14 +223,10 @@ def test_the_commands_of_the_readme_are_understood(command, monkeypatch, capsys)
 
 
 def test_the_code_of_the_readme_runs(clips, monkeypatch, capsys):
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = (
-        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "FaceTracker" in block
-    )
     monkeypatch.chdir(clips)
     (clips / "a.mp4").rename(clips / "clip.mp4")
     monkeypatch.setattr(flm, "load", lambda _: fake_predictor())
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(block("tracker"), "flm/README.md", "exec"), {})
     assert capsys.readouterr().out.count(" 0 [[") == 6
 
 

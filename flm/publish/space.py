@@ -26,7 +26,9 @@ MODEL_FOLDER = "model"
 POINTER = "checkpoint.json"
 """In the model's folder, where the model is one of the Hub: `{"checkpoint": "hf://USER/NAME@REVISION"}`."""
 
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyi", ".*", "shipped_model")
+NEVER = ("__pycache__", "*.pyc", "*.pyi", ".*", "shipped_model")
+LEFT_OUT = shutil.ignore_patterns(*NEVER)
+LEFT_OUT_OF_FLM = shutil.ignore_patterns(*NEVER, "*.md")
 
 STALE = ("flm/*", f"{MODEL_FOLDER}/*", "examples/*", "*.py", "*.css", "*.js")
 """What an earlier version may have left in the Space; else there may be files of its owner."""
@@ -74,7 +76,7 @@ def write_space(
             shutil.copytree(DEMO / name, folder / name, ignore=LEFT_OUT)
         else:
             shutil.copyfile(DEMO / name, folder / name)
-    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=LEFT_OUT)
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=LEFT_OUT_OF_FLM)
     if LICENCE.is_file():
         shutil.copyfile(LICENCE, folder / LICENCE_FILE)
     _tell_of_model(folder, _put_model(folder / MODEL_FOLDER, checkpoint, sources, say))

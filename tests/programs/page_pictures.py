@@ -2,8 +2,8 @@
 
     python tests/programs/page_pictures.py OUT [--detector YUNET.onnx] [--only image live] [--readme]
 
-OUT/image-1280-light.png and so on: a whole page of each tab. With --readme, those that README.md shows are
-put into .assets/.
+OUT/image-1280-light.png and so on: a whole page of each tab. With --readme, those that our pages show are put
+into .assets/: page.jpg, phones.jpg, and strip.jpg, which begins with faces of .assets/quickstart.jpg.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from shards.synthesis.portrait import render
 WIDTHS = {1280: 860, 390: 844}
 """And the heights of the windows."""
 
-SEED, GROUP, MOVING = 7, (45, 28, 14), 45
+SEED, GROUP, MOVING = 7, (83, 79, 52), 79
 """Of the renderer."""
 
 
@@ -111,20 +111,60 @@ SCENES: dict[str, Callable[[Any, Path], None]] = {
 }  # fmt: skip
 
 
+ASSETS = Path(__file__).parents[2] / ".assets"
+
 PHONES = ("live-390-dark", "video-390-light", "image-390-dark")
-"""Side by side in README.md."""
+"""Side by side in phones.jpg; the strip has the first two."""
+
+TEST_FACES = ((921, 38), (323, 353), (324, 40), (602, 362))
+"""Left and top of faces in quickstart.jpg."""
+TEST_FACE_PX, STRIP_PX, GAP_PX, RADIUS_PX = 256, 560, 14, 14
+NIGHT = (23, 17, 13)
+"""GitHub's dark background, BGR: there the strip has no edge, and on white it is a banner."""
 
 
 def write_readme_pictures(folder: Path) -> None:
-    """.assets/page.jpg and .assets/phones.jpg."""
-    assets = Path(__file__).parents[2] / ".assets"
+    """page.jpg, phones.jpg and strip.jpg."""
+    page = cv2.imread(str(folder / "image-1280-light.png"))
     phones = [cv2.imread(str(folder / f"{name}.png"))[:960] for name in PHONES]
     sheet = np.full((960, 390 * len(phones) + 24 * (len(phones) - 1), 3), 128, np.uint8)
     for number, phone in enumerate(phones):
         sheet[: len(phone), 414 * number : 414 * number + 390] = phone
         sheet[len(phone) :, 414 * number : 414 * number + 390] = phone[-1, 0]
-    for name, picture in (("page", cv2.imread(str(folder / "image-1280-light.png"))), ("phones", sheet)):
-        cv2.imwrite(str(assets / f"{name}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    strip = strip_of([quickstart_faces(), page[:775, 80:1200], *(phone[:900] for phone in phones[:2])])
+    for name, picture in (("page", page), ("phones", sheet), ("strip", strip)):
+        cv2.imwrite(str(ASSETS / f"{name}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def quickstart_faces() -> np.ndarray:
+    """Two rows of two, with a line between."""
+    sheet = cv2.imread(str(ASSETS / "quickstart.jpg"))
+    side = 2 * TEST_FACE_PX + GAP_PX // 2
+    faces = np.full((side, side, 3), NIGHT, np.uint8)
+    starts = (0, side - TEST_FACE_PX)
+    places = [(y, x) for y in starts for x in starts]
+    for (y, x), (left, top) in zip(places, TEST_FACES, strict=True):
+        face = sheet[top : top + TEST_FACE_PX, left : left + TEST_FACE_PX]
+        faces[y : y + TEST_FACE_PX, x : x + TEST_FACE_PX] = face
+    return faces
+
+
+def strip_of(panels: list[np.ndarray]) -> np.ndarray:
+    """Panels of one height with round corners, side by side."""
+    row = [np.full((STRIP_PX, GAP_PX, 3), NIGHT, np.uint8)]
+    for panel in panels:
+        width = round(STRIP_PX * panel.shape[1] / panel.shape[0])
+        shown = cv2.resize(panel, (width, STRIP_PX), interpolation=cv2.INTER_AREA)
+        row += [np.where(inside(width)[..., None], shown, np.uint8(NIGHT)), row[0]]
+    return cv2.copyMakeBorder(np.hstack(row), GAP_PX, GAP_PX, 0, 0, cv2.BORDER_CONSTANT, value=NIGHT)
+
+
+def inside(width: int) -> np.ndarray:
+    """Where a panel is, of the rectangle around it."""
+    y, x = np.ogrid[:STRIP_PX, :width]
+    beyond_x = np.maximum(0, RADIUS_PX - 0.5 - np.minimum(x, width - 1 - x))
+    beyond_y = np.maximum(0, RADIUS_PX - 0.5 - np.minimum(y, STRIP_PX - 1 - y))
+    return np.hypot(beyond_x, beyond_y) <= RADIUS_PX
 
 
 def main() -> None:

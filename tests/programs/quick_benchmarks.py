@@ -131,8 +131,8 @@ MEASURES: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
-MODULES = {"gpu": "gpu_check"}
-"""Of benchmarks that have another name."""
+MODULES = {"predict": "predict.predict", "demo": "demo.demo", "gpu": "gpu.check"}
+"""Of benchmarks that are folders."""
 
 
 def replace(name: str, mistake: str) -> None:

@@ -57,7 +57,7 @@ def bench_readme(
     evaluations: tuple[tuple[str, Path], ...] = (),
     check: bool = False,
 ) -> None:
-    """Write the measured tables of README.md out of flm/bench/summary/results.json.
+    """Write the measured tables of README.md and flm/README.md out of flm/bench/summary/results.json.
 
     Such as:
       flm bench readme --check

@@ -86,7 +86,7 @@ def _of_kills(result: Mapping[str, Any]) -> Comparison:
     holds = result["same_weights"] and result["same_log"]
     end = "the same weights and log" if holds else "other weights or another log"
     return Comparison(
-        subject=f"training killed {result['kills']} times, beside the same left alone",
+        subject=f"training killed {result['kills']} times, vs. the same left alone",
         ours=f"{end}, in {result['seconds']:.0f} s",
         bar="the same bits",
         holds=holds,

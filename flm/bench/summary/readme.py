@@ -1,4 +1,4 @@
-"""The measured tables of README.md, made of what was measured, so that they cannot say anything else."""
+"""The measured tables of our pages, made of what was measured, so that they cannot say anything else."""
 
 import difflib
 import re
@@ -10,15 +10,15 @@ from flm.bench.summary.results import RESULTS, Results
 from flm.errors import InputError
 from flm.files import write_whole
 
-README = Path(__file__).parents[3] / "README.md"
+ROOT = Path(__file__).parents[3]
 
-BLOCKS: Mapping[str, Callable[[Results], str]] = {
-    "accuracy": accuracy,
-    "published": published,
-    "boxes": boxes,
-    "speed": speed,
-}
+Blocks = Mapping[str, Callable[[Results], str]]
 """What stands between the marks of each name."""
+
+PAGES: Mapping[str, Blocks] = {
+    "README.md": {"accuracy": accuracy, "boxes": boxes, "speed": speed},
+    "flm/README.md": {"published": published},
+}
 
 
 def bench_readme(
@@ -26,7 +26,7 @@ def bench_readme(
     evaluations: Sequence[tuple[str, Path]] = (),
     *,
     check: bool,
-    readme: Path | None = None,
+    root: Path | None = None,
     results: Path | None = None,
 ) -> str:
     """Make the tables again.
@@ -35,52 +35,60 @@ def bench_readme(
         folder: of `flm bench all`, whose runs go into the results first.
         evaluations: recipes with reports of `flm evaluate`, that do too.
         check: write nothing.
-        readme: whose tables they are; this project's if None.
+        root: folder of the pages; this project's if None.
         results: what was measured; this project's if None.
 
     Returns:
-        How the README differs from what it was, as `diff -u` tells it; nothing if it does not.
+        How the pages differ from what they were, as `diff -u` tells it; nothing if they do not.
 
     Raises:
         InputError: a file is missing or damaged, or a mark is missing.
     """
-    readme, results = readme or README, results or RESULTS
+    root, results = root or ROOT, results or RESULTS
     measured = Results.read(results)
     if folder is not None:
         measured = measured.with_runs(folder)
     measured = measured.with_evaluations(evaluations)
-    try:
-        before = readme.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{readme}: cannot be read; run the command in a checkout") from error
-    after = with_tables(before, measured, str(readme))
+    texts = {name: _read(root / name) for name in PAGES}
+    made = {name: with_tables(texts[name], blocks, measured, name) for name, blocks in PAGES.items()}
     if not check:
         if folder is not None or evaluations:
             measured.write(results)
-        if after != before:
-            write_whole(readme, after.encode())
-    return "".join(
+        for name, text in made.items():
+            if text != texts[name]:
+                write_whole(root / name, text.encode())
+    differences = (
         difflib.unified_diff(
-            before.splitlines(keepends=True),
-            after.splitlines(keepends=True),
-            readme.name,
-            f"{readme.name} by {results.name}",
+            texts[name].splitlines(keepends=True),
+            text.splitlines(keepends=True),
+            name,
+            f"{name} by {results.name}",
         )
+        for name, text in made.items()
     )
+    return "".join(line for difference in differences for line in difference)
 
 
-def with_tables(text: str, results: Results, where: str = README.name) -> str:
+def _read(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{page}: cannot be read; run the command in a checkout") from error
+
+
+def with_tables(text: str, blocks: Blocks, results: Results, where: str) -> str:
     """A text with its tables made anew.
 
     Args:
-        text: Markdown in which every block of `BLOCKS` has its two marks.
+        text: Markdown in which every block has its two marks.
+        blocks: what is made.
         results: what the tables are made of.
         where: the file, for messages.
 
     Raises:
         InputError: a mark is missing.
     """
-    for name, block in BLOCKS.items():
+    for name, block in blocks.items():
         first, last = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
         found = re.compile(f"(?<={re.escape(first)}\n).*?(?={re.escape(last)})", re.DOTALL)
         if len(found.findall(text)) != 1:
