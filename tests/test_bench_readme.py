@@ -219,7 +219,7 @@ def test_evaluations_of_other_weights_go(copies, tmp_path, capsys):
         a_report(tmp_path / "b.json", mirror_average=True, nme_pct=2.8),
     )
     main(["bench", "readme", "--evaluations", "ibug68-compact", str(plain), "ibug68-compact", str(mirrored)])
-    assert "| 2.90 (averaged with the mirror image: 2.80) | 0.30 % | 330 faces of test: common/helen |" in (
+    assert "| 2.90 (mirror average: 2.80) | 0.30 % | 330 faces of test: common/helen |" in (
         capsys.readouterr().out
     )
     trained = Results.read(results).accuracy["ibug68-compact"]

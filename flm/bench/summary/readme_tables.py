@@ -204,7 +204,9 @@ def _accuracy_lines(name: str, trained: Trained) -> Iterator[str]:
     for _, group in groupby(trained.evaluations, lambda one: (one.source, one.split)):
         first, *others = sorted(group, key=lambda one: not one.is_plain)
         errors = [f"{first.nme_pct:.2f}{'' if first.is_plain else f' ({first.look})'}"]
-        errors += [f"({one.look or 'again'}: {one.nme_pct:.2f})" for one in others]
+        if others:
+            told = "; ".join(f"{one.look or 'again'}: {one.nme_pct:.2f}" for one in others)
+            errors.append(f"({told})")
         failed = "" if first.fr_08_pct is None else f"{first.fr_08_pct:.2f} %"
         yield _cells(recipe, " ".join(errors), failed, first.faces, trained.trained_on, trained.training)
 

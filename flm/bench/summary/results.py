@@ -56,7 +56,7 @@ class Evaluation:
             f"boxes of {self.detector}": self.boxes == "detector",
             "the annotation's boxes": self.boxes == "annotation",
             "second pass": self.second_pass,
-            "averaged with the mirror image": self.mirror_average,
+            "mirror average": self.mirror_average,
         }
         return ", ".join(word for word, wanted in words.items() if wanted)
 
