@@ -234,8 +234,8 @@ def ibug68_compact() -> TrainConfig:
 
     Source: this project.
     Result: NME 3.14 % on the 330 faces of HELEN's test set, boxes of the landmarks, 3.16 % with a detector's
-    (all faces found), 3.33 % with those of the XML; validation 3.31 and 3.37 %; one seed. 45 and 40 epochs on 6,726 faces that
-    `ibug68-xception` labelled, in 1 h 31 min on two cores of an AMD EPYC with bf16.
+    (all faces found), 3.33 % with those of the XML; validation 3.31 and 3.37 %; one seed. 45 and 40 epochs
+    on 6,726 faces that `ibug68-xception` labelled, in 1 h 31 min on two cores of an AMD EPYC with bf16.
     Command: bash launch/ibug68.sh --source ARCHIVE --youtube FOLDER
     """
     return TrainConfig(
