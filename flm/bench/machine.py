@@ -128,7 +128,7 @@ def _accelerator() -> str:
     """Asked of the driver, since PyTorch would take memory of the GPU to tell."""
     if shutil.which("nvidia-smi") is None:
         return "none"
-    names = _told(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) or ""
+    names = told(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) or ""
     return ", ".join(names.splitlines()) or "none"
 
 
@@ -136,12 +136,12 @@ def _commit(checkout: Path) -> str | None:
     """None where this is no checkout."""
     if not (checkout / ".git").exists():
         return None
-    commit = _told(["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"])
-    changed = _told(["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no"])
+    commit = told(["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"])
+    changed = told(["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no"])
     return None if commit is None else commit + ("+" if changed else "")
 
 
-def _told(words: list[str]) -> str | None:
+def told(words: list[str]) -> str | None:
     """What a program says; None where it is missing or fails."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=MOST_S)

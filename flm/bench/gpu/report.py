@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ import onnxruntime
 import torch
 
 import flm
-from flm.bench.machine import Machine, processor
+from flm.bench.machine import Machine, processor, told
 from flm.bench.predict.report import Figure
 from flm.errors import InputError
 from flm.files import write_whole
@@ -27,9 +26,6 @@ PACKAGES = (
     *("torch", "torchvision", "timm", "kornia", "accelerate"),
     *("onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless", "numpy"),
 )
-
-MOST_S = 10
-"""Of a program that is asked something."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,9 +169,5 @@ def _line_of(figure: Figure) -> str:
 
 
 def _driver() -> str | None:
-    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=MOST_S)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return next(iter(done.stdout.splitlines()), None)
+    said = told(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]) or ""
+    return next(iter(said.splitlines()), None)
