@@ -58,11 +58,15 @@ def send(tab: Any, folder: Path, content: bytes, name: str = "picture.png", to: 
     tab.set_input_files(f"{to} input[type=file]", str(folder / name))
 
 
-def told(tab: Any) -> str:
-    """The sentence that the page shows of a mistake."""
-    text = tab.wait_for_selector(".toast-body").inner_text()
+def told(tab: Any, words: str) -> str:
+    """The sentence with these words that the page shows of a mistake.
+
+    The browser may say one of its own before: that it cannot play a clip, say.
+    """
+    sentence = tab.locator(".toast-body", has_text=words).first
+    sentence.wait_for()
     assert "Traceback" not in tab.content()
-    return text
+    return sentence.inner_text()
 
 
 def dots_on_screen(tab: Any, within: str = "#result", of: str = ".dots circle") -> np.ndarray:
