@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
@@ -18,6 +19,7 @@ from flm.bench.ablations.variations import BASE, EVALUATIONS, Budget, Variation,
 from flm.draw import write_png
 from flm.errors import InputError
 from flm.files import write_whole
+from flm.recipes import recipe_named
 from flm.runlog.log import LOG_NAME, read_log
 
 FACES = 48_000
@@ -125,7 +127,7 @@ def _outcome(variation: Variation, out: Path, budget: Budget) -> Outcome | None:
     if not all(_is_done(variation, run, budget) for run in runs):
         return None
     logs = [read_log(run / LOG_NAME) for run in runs]
-    minutes = tuple((lines[-1]["time"] - lines[0]["time"]) / 60 for lines in logs)
+    minutes = tuple(_minutes(lines, recipe_named(budget.recipe).batch_size) for lines in logs)
     if variation.evaluation:
         reports = [json.loads(_report(variation, run).read_text()) for run in runs]
         found = tuple(report["nme_pct"] for report in reports)
@@ -136,6 +138,16 @@ def _outcome(variation: Variation, out: Path, budget: Budget) -> Outcome | None:
     )
     best = tuple(min(error for _, error in curve) for curve in curves)
     return Outcome(variation=variation, nme_pct=best, minutes=minutes, curves=curves)
+
+
+def _minutes(lines: Sequence[Mapping[str, Any]], batch_size: int) -> float:
+    """Of training, out of its rates: a run may have been stopped for a night and gone on with."""
+    seconds, step = 0.0, 0
+    for line in lines:
+        if line["kind"] == "train":
+            seconds += max(0, line["step"] - step) * batch_size / line["images_per_s"]
+            step = line["step"]
+    return seconds / 60
 
 
 def _write(outcomes: Sequence[Outcome], out: Path, budget: Budget) -> None:

@@ -21,7 +21,7 @@ class Outcome:
     nme_pct: tuple[float, ...]
     """Of the best checkpoint, on the validation split."""
     minutes: tuple[float, ...]
-    """From the first line of the log to the last."""
+    """Of training, without evaluations."""
     curves: tuple[tuple[tuple[int, float], ...], ...]
     """Step and NME, of each evaluation in training; none where only the evaluation changes."""
 
@@ -42,7 +42,7 @@ def ablations_text(outcomes: Sequence[Outcome], budget: Budget) -> str:
     lines = [
         f"Runs of {budget.steps} steps of {batch_size} faces, recipe `{budget.recipe}` with one change each;",
         f"NME on the validation split, %, mean of seeds {' and '.join(map(str, SEEDS))} ± half their",
-        "difference; minutes of training with evaluations. The flags go behind the command of the recipe.",
+        "difference; minutes of training. The flags go behind the command of the recipe.",
         "",
         "| compared | variation | NME, % | beside the base | minutes | flags |",
         "|---|---|---|---|---|---|",
