@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from image_tab import QUEUE
-from limits import FACES_AT_ONCE, RateLimit, client_of, told
+from limits import QUEUE, RateLimit, client_of, told
 from models import Models
 from overlay import mark_doubtful
 from visitor_picture import Picture, keep, picture_at, picture_of, picture_upload
@@ -38,7 +37,7 @@ class Endpoints:
 
     @told
     def find_landmarks(self, picture: str | None, url: str, request: gr.Request) -> dict[str, Any]:
-        """Find the faces of a picture and 68 landmarks on each: where eyes, brows, nose, mouth and jaw are.
+        """Find the faces of a picture and the landmarks of each: where eyes, brows, nose, mouth and jaw are.
 
         Each face has its box, landmarks in px of the picture (0-based, x to the right, y down) with their
         covariance, a score (how likely they are right), yaw, pitch and roll of the head in degrees, and how
@@ -79,7 +78,7 @@ class Endpoints:
             request: Of the visitor; Gradio gives it.
         """
         self._rate.take(client_of(request))
-        return {**self._models.facts.about, "ms_per_face": self._models.ms_per_face}
+        return {**self._models.facts.about, "ms_per_face": self._models.ms_per_face()}
 
     def _given(self, picture: str | None, url: str) -> Picture:
         if bool(picture) == bool(url.strip()):
@@ -104,7 +103,6 @@ def build(endpoints: Endpoints) -> None:
         url = gr.Textbox(label="url", value="")
         found, image = gr.JSON(label="faces"), gr.Image(label="picture", format="png")
         trigger = gr.Button("API")
-    shared: dict[str, Any] = {"concurrency_limit": FACES_AT_ONCE, "concurrency_id": QUEUE}
-    trigger.click(endpoints.find_landmarks, [picture, url], found, api_name="find_landmarks", **shared)
-    trigger.click(endpoints.draw_landmarks, [picture, url], image, api_name="draw_landmarks", **shared)
+    trigger.click(endpoints.find_landmarks, [picture, url], found, api_name="find_landmarks", **QUEUE)
+    trigger.click(endpoints.draw_landmarks, [picture, url], image, api_name="draw_landmarks", **QUEUE)
     trigger.click(endpoints.describe_model, None, found, api_name="describe_model", queue=False)

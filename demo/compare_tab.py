@@ -3,22 +3,20 @@
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import numpy as np
-from image_tab import QUEUE
-from limits import FACES_AT_ONCE, RateLimit, client_of, told
+from image_tab import PLACEHOLDER
+from limits import QUEUE, RateLimit, client_of, told
 from models import LOOKS, Models
 from overlay import differences
-from stage import shown
+from stage import under
 from visitor_picture import Picture, keep, picture_of, picture_upload
 
-from flm.draw import jpeg_uri
 from flm.errors import InputError
+from flm.faces.shape import inter_ocular_px
 from flm.inference.predictor import Prediction, Predictor
 from flm.inference.results.records import Record, face_record
-from flm.inference.tracking.one_euro import inter_ocular_px
 
 
 def compare(
@@ -63,12 +61,13 @@ def page(
         for name, color in zip(names, ("var(--predicted)", "var(--other)"), strict=True)
     )
     parts = "".join(f'<th scope="col">{part}</th>' for part in first[0].scheme.parts)
+    overlay = (
+        f'<svg class="overlay" viewBox="-0.5 -0.5 {width} {height}" role="img" '
+        f'aria-label="Landmarks of both">{shapes}</svg>'
+    )
     return (
         f'<section class="answer"><p class="key">{keys}</p>'
-        f'<figure class="stage" style="aspect-ratio:{width}/{height};--ratio:{width / height:.4f}">'
-        f'<img src="{jpeg_uri(shown(picture))}" alt="Your picture" width="{width}" height="{height}">'
-        f'<svg class="overlay" viewBox="-0.5 -0.5 {width} {height}" role="img" '
-        f'aria-label="Landmarks of both">{shapes}</svg></figure>'
+        f"{under(overlay, picture, 'Your picture')}"
         '<div class="scroll" tabindex="0" role="region" aria-label="Distances">'
         '<table class="faces plain-rows">'
         f'<thead><tr><th scope="col">Face</th><th scope="col">mean</th><th scope="col">largest</th>{parts}'
@@ -97,40 +96,32 @@ def build(models: Models, rate: RateLimit, *, save_dir: Path | None) -> None:
         sources=["upload", "clipboard"],
         label="Picture",
         height="min(32vh, 260px)",
-        placeholder="# Drop a picture here\nor click to choose one",
+        placeholder=PLACEHOLDER,
         elem_id="compare-picture",
     )
     result = gr.HTML(apply_default_css=False, elem_id="compare-result")
 
     @told
-    def run(path: str | None, *choices: Any) -> str:
-        *names, request = choices
+    def run(path: str | None, name: str, look: str, other: str, other_look: str, request: gr.Request) -> str:
         rate.take(client_of(request))
         if path is None:
             return ""
         picture = picture_of(path)
         keep(picture, save_dir)
-        first, second = models.chosen(names[0], names[1]), models.chosen(names[2], names[3])
-        found = compare(picture, first, second)
-        return page(picture, *found, (f"{names[0]}, {names[1]}", f"{names[2]}, {names[3]}"))
-
-    def handler(
-        path: str | None, name: str, look: str, other: str, other_look: str, request: gr.Request
-    ) -> str:
-        return run(path, name, look, other, other_look, request)
+        found = compare(picture, models.chosen(name, look), models.chosen(other, other_look))
+        return page(picture, *found, (f"{name}, {look}", f"{other}, {other_look}"))
 
     events = [upload.input, upload.clear, *(choice.input for choice in chosen)]
     gr.on(
         events,
-        handler,
+        run,
         [upload, *chosen],
         result,
         show_progress="minimal",
-        concurrency_limit=FACES_AT_ONCE,
-        concurrency_id=QUEUE,
         # A picture that comes while a choice is still answered is not passed over.
         trigger_mode="always_last",
         api_visibility="private",
+        **QUEUE,
     )
 
 

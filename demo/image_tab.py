@@ -1,22 +1,20 @@
 """A picture in, its faces out."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from limits import FACES_AT_ONCE, RateLimit, client_of, told
-from stage import answer, no_face
+from limits import QUEUE, RateLimit, client_of, told
+from stage import answer, no_face, thumbnail
 from visitor_picture import Picture, keep, picture_at, picture_of, picture_upload
 
+from flm.draw import jpeg_uri
 from flm.errors import InputError
 from flm.inference.predictor import Predictor
 from flm.pictures import read_picture
 
 EXAMPLES = Path(__file__).parent / "examples"
 """Nobody's photographs: faces 2, 6 and 14 of seed 7, rendered by `shards.synthesis.portrait.render`."""
-
-QUEUE = "faces"
 
 PLACEHOLDER = "# Drop a picture here\nor click to choose one"
 
@@ -33,13 +31,7 @@ def examples() -> list[Path]:
     return sorted(EXAMPLES.glob("*.jpg"))
 
 
-def build(
-    predictor: Callable[[], Predictor],
-    rate: RateLimit,
-    *,
-    allow_private_urls: bool,
-    save_dir: Path | None,
-) -> None:
+def build(model: Predictor, rate: RateLimit, *, allow_private_urls: bool, save_dir: Path | None) -> None:
     """Lay out the tab, and say what happens in it."""
     with gr.Column(elem_id="ask") as ask:
         upload, address, fetch, gallery = _ask()
@@ -49,7 +41,6 @@ def build(
 
     def show(picture: Picture, name: str) -> tuple[Any, ...]:
         keep(picture, save_dir)
-        model = predictor()
         faces = model.predict(picture)
         content = answer(picture, faces, model, name) if faces else no_face(picture, model.scheme)
         return gr.update(visible=False), gr.update(visible=True), content
@@ -71,10 +62,10 @@ def build(
 
     outputs = [ask, answer_column, result]
     shown: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": upload}
-    once: dict[str, Any] = {"concurrency_limit": FACES_AT_ONCE, "concurrency_id": QUEUE, **shown}
-    upload.input(of_upload, upload, outputs, api_visibility="private", **once)
-    gr.on([fetch.click, address.submit], of_address, address, outputs, api_visibility="private", **once)
-    gallery.click(of_example, None, outputs, api_visibility="private", **once)
+    once: dict[str, Any] = {**QUEUE, **shown, "api_visibility": "private"}
+    upload.input(of_upload, upload, outputs, **once)
+    gr.on([fetch.click, address.submit], of_address, address, outputs, **once)
+    gallery.click(of_example, None, outputs, **once)
     again.click(
         lambda: (gr.update(visible=True), gr.update(visible=False), "", None),
         None,
@@ -119,10 +110,6 @@ def _example(number: object) -> tuple[Picture, str]:
 
 def _gallery() -> str:
     """A button for each example."""
-    from stage import thumbnail
-
-    from flm.draw import jpeg_uri
-
     buttons = "".join(
         f'<button type="button" class="example" data-example="{number}" aria-label="Example: {path.stem}">'
         f'<img src="{jpeg_uri(thumbnail(read_picture(path, upright=True)))}" alt=""></button>'

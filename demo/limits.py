@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -27,6 +27,8 @@ FETCH_S = 10.0
 
 FACES_AT_ONCE = 2
 """Requests that are computed at the same time; the others wait in the queue."""
+QUEUE: Mapping[str, Any] = {"concurrency_limit": FACES_AT_ONCE, "concurrency_id": "faces"}
+"""Of the events that find the faces of a picture, which share it."""
 MOST_WAITING = 200
 
 MOST_CLIENTS = 10_000

@@ -4,7 +4,7 @@ const stage = part('.stage'), canvas = part('canvas'), over = part('.over'), hin
 const video = Object.assign(document.createElement('video'), {muted: true, playsInline: true});
 const grabbed = document.createElement('canvas');
 const LONGEST_S = 300, MOST_FRAMES = 20000, SIDE_PX = 640;
-let running = false, recording = false, frames = [], token = '', times = [], latencies = [], stream = null, began = 0;
+let starting = false, running = false, recording = false, frames = [], token = '', times = [], latencies = [], stream = null, began = 0;
 
 const tell = text => { part('[data-told]').textContent = text; };
 const figure = (name, text) => { part(`[data-figure="${name}"]`).textContent = text; };
@@ -16,19 +16,29 @@ function settings() {
 }
 
 async function start() {
-  if (running) return;
+  if (starting || running) return;
+  starting = true;
+  try {
+    await startCamera();
+  } finally {
+    starting = false;
+  }
+}
+
+async function startCamera() {
   tell('');
   if (!navigator.mediaDevices) return tell('This browser gives cameras to pages of https:// or localhost only.');
   try {
     stream = await navigator.mediaDevices.getUserMedia({video: {width: {ideal: 640}, height: {ideal: 480}, facingMode: 'user'}});
+    video.srcObject = stream;
+    await video.play();
   } catch (error) {
+    release();
     return tell(error.name === 'NotAllowedError'
       ? 'The camera was not allowed; allow it beside the address of this page, and start again.'
       : error.name === 'NotFoundError' ? 'No camera was found; plug one in, and start again.'
       : 'The camera cannot be used; close what else uses it, and start again.');
   }
-  video.srcObject = stream;
-  await video.play();
   running = true;
   began = performance.now();
   token = crypto.randomUUID ? crypto.randomUUID() : '10000000-1000-4000-8000-100000000000'.replace(/[018]/g, c =>
@@ -36,13 +46,18 @@ async function start() {
   times = []; latencies = [];
   hint.hidden = true;
   for (const name of ['stop', 'record']) part(`[data-live=${name}]`).disabled = false;
-  loop();
+  loop(token);
+}
+
+function release() {
+  stream?.getTracks().forEach(track => track.stop());
+  stream = null;
 }
 
 function stop(text = '') {
   running = false;
   if (recording) record();
-  stream?.getTracks().forEach(track => track.stop());
+  release();
   hint.hidden = false;
   for (const name of ['stop', 'record']) part(`[data-live=${name}]`).disabled = true;
   for (const name of ['fps', 'latency', 'faces', 'pose']) figure(name, '–');
@@ -59,8 +74,10 @@ function record() {
   tell(recording ? 'Recording the landmarks.' : frames.length ? `${frames.length} frames recorded.` : 'No frame was recorded.');
 }
 
-async function loop() {
-  while (running) {
+// Of one start: where the camera was stopped and started again while a frame was out, its answer is none of ours.
+async function loop(mine) {
+  const isOver = () => !running || token !== mine;
+  while (!isOver()) {
     if (!element.isConnected || !stage.offsetParent || document.hidden) return stop('The camera was stopped, since its page was left.');
     if (performance.now() - began > 1000 * LONGEST_S) return stop('The camera was stopped after five minutes; start it again if you like.');
     const scale = Math.min(1, SIDE_PX / Math.max(video.videoWidth, video.videoHeight));
@@ -71,9 +88,9 @@ async function loop() {
     try {
       reply = await server.frame({image: grabbed.toDataURL('image/jpeg', 0.85), token, record: isRecorded, ...settings()});
     } catch (error) {
-      return stop('The server does not answer; start again in a moment.');
+      reply = null;
     }
-    if (!running) return;
+    if (isOver()) return;
     if (!reply || reply.error) return stop(reply?.error || 'The server does not answer; start again in a moment.');
     draw(reply, width, height, sent, isRecorded);
     await new Promise(done => requestAnimationFrame(done));
@@ -110,13 +127,7 @@ function csv() {
   return [names, ...rows].map(row => row.map(cell => cell ?? '').join(',')).join('\n') + '\n';
 }
 
-function save(name, content, type) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([content], {type}));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
+const save = (name, content, type) => window.flmPage.save(name, new Blob([content], {type}));
 
 element.addEventListener('click', event => {
   const what = event.target.closest('[data-live]')?.dataset.live;

@@ -77,7 +77,7 @@ class Cameras:
 
     def __init__(
         self,
-        predictor: Callable[[], Predictor],
+        predictor: Predictor,
         frames: RateLimit,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -129,7 +129,7 @@ class Cameras:
             settings = (fields["steady"], *fields["filter"].values())
             if camera is None or camera.settings != settings:
                 config = TrackConfig(filter=FilterConfig(**fields["filter"]) if fields["steady"] else None)
-                camera = Camera(FaceTracker(self._predictor(), config), settings, now_s)
+                camera = Camera(FaceTracker(self._predictor, config), settings, now_s)
             camera.seen_s = now_s
             self._cameras[key] = camera
             return camera
@@ -176,7 +176,7 @@ def _short(record: Record, *, with_landmarks: bool) -> Record:
     return {name: record[name] for name in kept}
 
 
-def build(predictor: Callable[[], Predictor], *, is_limited: bool) -> Cameras:
+def build(predictor: Predictor, *, is_limited: bool) -> Cameras:
     """Lay out the tab, and say what happens in it."""
     cameras = Cameras(predictor, RateLimit(FRAMES_PER_MINUTE if is_limited else 0))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from models import ModelFacts, Models
+from models import MEASURED_WITHIN_S, ModelFacts, Models
+from stage import DASH
 
 CARD, REPORT, CURVE = "README.md", "report.json", "ced.png"
 """Beside the weights: what `flm publish` puts there."""
@@ -111,11 +112,12 @@ def build(blocks: gr.Blocks, models: Models) -> None:
         gr.HTML(report_html(facts.folder), apply_default_css=False, elem_classes="plain")
         gr.Markdown(LIMITS, elem_classes="plain")
     else:
-        gr.Markdown(card, elem_classes="plain", sanitize_html=False, elem_id="card")
+        gr.Markdown(card, elem_classes="plain", elem_id="card")
 
     def with_speed() -> str:
-        ms = models.ms_per_face
-        speed = "…" if ms is None else f"{ms:.0f} ms a face"
+        # Else a page that is opened right after the start would say nothing for as long as it is open.
+        ms = models.ms_per_face(MEASURED_WITHIN_S)
+        speed = DASH if ms is None else f"{ms:.0f} ms a face"
         return facts_html(facts).replace("<dd data-speed>…", f"<dd data-speed>{speed}")
 
     blocks.load(with_speed, None, about, queue=False, show_progress="hidden", api_visibility="private")

@@ -1,7 +1,7 @@
 // What the browser does by itself: show and hide, choose a face, write files. Pages come as HTML from stage.py.
 (() => {
   if (window.flmPage) return;
-  window.flmPage = true;
+  window.flmPage = {save};
   const show = new Set(['points', 'lines']);
 
   function apply() {
@@ -34,6 +34,7 @@
     for (const pick of answer.querySelectorAll('.pick')) pick.setAttribute('aria-pressed', String(pick.dataset.face === number));
   }
 
+  // Of live.js too.
   function save(name, blob) {
     const link = document.createElement('a');
     link.href = URL.createObjectURL(blob);

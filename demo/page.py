@@ -35,28 +35,22 @@ MASTHEAD = (
 
 def build(models: Models, config: "DemoConfig") -> gr.Blocks:
     """Lay out the page."""
-    rate = RateLimit(config.requests_per_minute)
+    rate, private = RateLimit(config.requests_per_minute), config.allow_private_urls
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(UPLOADS_KEPT_S, UPLOADS_KEPT_S)
     ) as blocks:
         gr.HTML(MASTHEAD.format(points=models.main.scheme.num_points), apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Image"):
-                image_tab.build(
-                    lambda: models.main,
-                    rate,
-                    allow_private_urls=config.allow_private_urls,
-                    save_dir=config.save_dir,
-                )
+                image_tab.build(models.main, rate, allow_private_urls=private, save_dir=config.save_dir)
             with gr.Tab("Live"):
-                live_tab.build(lambda: models.main, is_limited=config.requests_per_minute > 0)
+                live_tab.build(models.main, is_limited=config.requests_per_minute > 0)
             with gr.Tab("Video"):
-                video_tab.build(lambda: models.main, rate, save_dir=config.save_dir)
+                video_tab.build(models.main, rate, save_dir=config.save_dir)
             with gr.Tab("Compare"):
                 compare_tab.build(models, rate, save_dir=config.save_dir)
             with gr.Tab("Model"):
                 model_tab.build(blocks, models)
-        private = config.allow_private_urls
         api.build(api.Endpoints(models, rate, allow_private_urls=private, save_dir=config.save_dir))
     return blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=FACES_AT_ONCE, api_open=False)
 

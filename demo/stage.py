@@ -100,19 +100,21 @@ def no_face(picture: UInt8[np.ndarray, "height width 3"], scheme: LandmarkScheme
 
 
 def figure(
-    picture: UInt8[np.ndarray, "height width 3"],
-    faces: Sequence[Record],
-    scheme: LandmarkScheme,
-    *,
-    is_pressable: bool = True,
+    picture: UInt8[np.ndarray, "height width 3"], faces: Sequence[Record], scheme: LandmarkScheme
 ) -> str:
     """The picture, and its faces over it."""
     height, width = picture.shape[:2]
+    shapes = overlay(width, height, faces, scheme)
+    return under(shapes, picture, f"Your picture, with {count_words(len(faces))}")
+
+
+def under(shapes: str, picture: UInt8[np.ndarray, "height width 3"], alt: str) -> str:
+    """The picture, with an SVG of its size over it."""
+    height, width = picture.shape[:2]
     return (
         f'<figure class="stage" style="aspect-ratio:{width}/{height};--ratio:{width / height:.4f}">'
-        f'<img src="{jpeg_uri(shown(picture))}" alt="Your picture, with {count_words(len(faces))}" '
-        f'width="{width}" height="{height}">'
-        f"{overlay(width, height, faces, scheme, is_pressable=is_pressable)}</figure>"
+        f'<img src="{jpeg_uri(shown(picture))}" alt="{alt}" width="{width}" height="{height}">'
+        f"{shapes}</figure>"
     )
 
 

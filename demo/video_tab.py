@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ NOTE = (
 )
 
 
-def build(predictor: Callable[[], Predictor], rate: RateLimit, *, save_dir: Path | None) -> None:
+def build(predictor: Predictor, rate: RateLimit, *, save_dir: Path | None) -> None:
     """Lay out the tab, and say what happens in it."""
     with gr.Column() as ask:
         upload = _upload()
@@ -41,7 +41,7 @@ def build(predictor: Callable[[], Predictor], rate: RateLimit, *, save_dir: Path
         path: str | None, chosen: list[str], request: gr.Request, progress: gr.Progress
     ) -> tuple[Path, str]:
         rate.take(client_of(request))
-        return _followed(path, chosen, predictor(), save_dir, progress)
+        return _followed(path, chosen, predictor, save_dir, progress)
 
     def run(
         path: str | None,

@@ -1,4 +1,4 @@
-"""The model's input out of stored crops, on the device that trains, augmented or plain.
+"""The model's input out of stored crops, on the device that trains, changed at random.
 
 Geometry is one affine per row, resampled once out of the wide crop. Then come blur, sensor noise, colour (one
 matrix per picture), gamma, JPEG and occlusion; whatever touches few rows costs only those rows, chosen on the
@@ -20,10 +20,8 @@ from kornia.enhance import adjust_gamma, jpeg_codec_differentiable
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from flm.data.crops import AugmentedBatch, crop_plainly, cut_crops, upload
+from flm.data.crops import AugmentedBatch, cut_crops, upload
 from flm.data.samples import Batch
-
-__all__ = ["AugmentConfig", "AugmentedBatch", "augment", "crop_plainly"]
 
 _RANGES = {
     "rotation_deg": (0, 180),

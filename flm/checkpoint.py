@@ -14,7 +14,6 @@ dropout by (seed, step, process). The learning rate is a function of the step. S
 on any number of processes.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from flm.errors import InputError
 from flm.fields import from_fields, parse_json
-from flm.files import sha256_of, write_whole
+from flm.files import sha256_of
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 
 CONFIG_NAME = "config.json"
@@ -106,20 +104,6 @@ def hidden(checkpoint: Path) -> Path:
     return checkpoint.with_name(f".{checkpoint.name}.old{UNFINISHED}")
 
 
-def write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write JSON that a person can read, whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    write_whole(path, json_bytes(fields))
-
-
-def json_bytes(fields: Mapping[str, Any]) -> bytes:
-    """JSON that a person can read."""
-    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
-
-
 def find_checkpoint(path: Path) -> Path:
     """The folder of a checkpoint: the path itself, or the best of a run's folder, or its last.
 
@@ -169,14 +153,14 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     return fields
 
 
-def load_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
         InputError: missing or damaged.
     """
     try:
-        return safetensors.torch.load_file(path, device=str(device))
+        return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: damaged or missing ({error}); take another checkpoint") from error
 

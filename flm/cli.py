@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from flm.bench.commands import BENCHMARKS
+from flm.bench.summary.commands import BENCHMARKS
 from flm.command_line import run_command, running_command
 from flm.commands.export import export
 from flm.commands.predict import convert_landmarks, predict

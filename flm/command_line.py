@@ -25,20 +25,19 @@ _RULES = "─-╰╯"
 """Where stdout does not call itself utf-8, tyro draws its rules of hyphens, and no sides."""
 
 
-def parse_config(default: T, arguments: Sequence[str], *, program: str, description: str | None = None) -> T:
+def parse_config(default: T, arguments: Sequence[str], *, program: str) -> T:
     """Change the fields of a configuration by flags.
 
     Args:
         default: a dataclass; its fields become flags, their docstrings the help.
         arguments: the command line without the program's name.
         program: shown in the help.
-        description: shown in the help instead of the dataclass's docstring.
 
     Raises:
         InputError: a flag is unknown or has a bad value.
     """
     with _mistakes_in_one_line(program):
-        return tyro.cli(type(default), args=arguments, prog=program, description=description, default=default)
+        return tyro.cli(type(default), args=arguments, prog=program, default=default)
 
 
 def run_command(

@@ -65,7 +65,6 @@ class Canvas:
         landmarks: Float[np.ndarray, "points 2"],
         scheme: LandmarkScheme,
         color: Color,
-        width_px: int = 1,
     ) -> "Canvas":
         """Join the landmarks of brows, eyes, lips and so on.
 
@@ -73,11 +72,10 @@ class Canvas:
             landmarks: px of the picture.
             scheme: says which ones.
             color: of the lines.
-            width_px: of the lines, in the enlarged picture.
         """
         for line in scheme.lines:
             strokes = [self._fixed_point(landmarks[list(line.points)])]
-            cv2.polylines(self._pixels, strokes, line.closed, color, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.polylines(self._pixels, strokes, line.closed, color, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         return self
 
     def dots(
@@ -143,9 +141,9 @@ class Canvas:
         cv2.rectangle(self._pixels, start, end, color, width_px, cv2.LINE_AA, _SUBPIXEL_BITS)
         return self
 
-    def label(self, text: str, x: float, y: float, color: Color = TEXT_COLOR, font_px: int = 16) -> "Canvas":
+    def label(self, text: str, x: float, y: float, color: Color = TEXT_COLOR) -> "Canvas":
         """Words on a dark ground, whose lower left corner is at a point, px of the picture."""
-        font, height, gap = cv2.FontFace("sans"), font_px + 6, 4
+        font, font_px, height, gap = cv2.FontFace("sans"), 16, 22, 4
         width = cv2.getTextSize((0, 0), text, (0, 0), font, font_px)[2] + 2 * gap
         left, bottom = (round((place + 0.5) * self._scale - 0.5) for place in (x, y))
         # Inside the picture, wherever the point is.
@@ -155,9 +153,9 @@ class Canvas:
         cv2.putText(self._pixels, text, (left + gap, bottom - 5), color, font, font_px)
         return self
 
-    def caption(self, text: str, color: Color = TEXT_COLOR) -> "Canvas":
+    def caption(self, text: str) -> "Canvas":
         """Put a bar with text under the picture."""
-        self._pixels = np.concatenate([self._pixels, _bar(self._pixels.shape[1], [(text, color)])])
+        self._pixels = np.concatenate([self._pixels, _bar(self._pixels.shape[1], [(text, TEXT_COLOR)])])
         return self
 
     def _dot_radius_px(self, landmarks: Float[np.ndarray, "points 2"]) -> float:

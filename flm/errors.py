@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
 P = ParamSpec("P")
@@ -64,6 +64,18 @@ class ProcessLostError(Exception):
 def warn(line: str) -> None:
     """Tell on stderr what the user should know of, but what stops nothing."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:

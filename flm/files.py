@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from flm.errors import InputError, warn
 
@@ -48,6 +49,20 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write JSON that a person can read, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_whole(path, json_bytes(fields))
+
+
+def json_bytes(fields: Mapping[str, Any]) -> bytes:
+    """JSON that a person can read."""
+    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def sha256_of(path: Path) -> str:

@@ -13,12 +13,12 @@ import torch.distributed
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from flm.checkpoint import write_json
 from flm.command_line import parse_config
 from flm.errors import InputError, PreemptedError, exits_on_input_error
 from flm.evaluation.evaluate import evaluate
 from flm.evaluation.report import EvalReport, ced_curve_picture, predictions_picture
 from flm.fields import flat_fields, to_fields
+from flm.files import write_json
 from flm.process.owners import check_flags
 from flm.process.rendezvous import tell_other_machines
 from flm.process.signals import tell_agent
@@ -50,7 +50,7 @@ def train(config: TrainConfig) -> Path:
     run = build(config.with_resolved_paths())
     if not restore(run):
         take_over(run)
-    if config.auto_batch_size:
+    if config.auto_batch_size and not run.is_over:
         fit_into_memory(run)
     guards = run.guards
     with (

@@ -2,8 +2,8 @@
 # From nothing to a trained and measured network: install, shards, training on two CPU processes, evaluation.
 #   bash launch/quickstart.sh                 rendered faces, no download
 #   bash launch/quickstart.sh --source DIR    the same on an iBUG 300-W archive (its folder, or a tar of it)
-# Options: --num-faces N (rendered), --data DIR (shards), --out RUN, and after -- further fields of the recipe,
-# such as -- --steps 100. A run that was interrupted goes on where it stopped.
+# Options: --num-faces N (rendered), --data DIR (for the shards), --out RUN, and after -- further fields of the
+# recipe, such as -- --steps 100. A run that was interrupted goes on where it stopped.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -37,8 +37,14 @@ else
 fi
 
 echo "== shards in $data"
+if [[ -e $data/manifest.json && ! -e $data/.made-by ]]; then
+  echo "error: --data $data: has shards that this script has not made; give another folder" >&2
+  exit 2
+fi
 # A conversion that is not through leaves no manifest, and its options are noted last.
-if [[ ! -e $data/manifest.json || "$(cat "$data/.made-by" 2>/dev/null)" != "${convert[*]}" ]]; then
+if [[ ! -e $data/manifest.json || "$(cat "$data/.made-by")" != "${convert[*]}" ]]; then
+  mkdir -p "$data"
+  : > "$data/.made-by"
   python -m shards convert "${convert[@]}" --out "$data"
   echo "${convert[*]}" > "$data/.made-by"
 fi

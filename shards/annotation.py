@@ -11,6 +11,9 @@ from jaxtyping import Float
 from flm.geometry import FaceBox
 from flm.pictures import JPEG_REDUCTIONS, DecodedPicture, read_part
 
+FARTHEST_PX = 1e6
+"""From a picture's corner: no picture is so large, and a point beyond is a mistake of the file."""
+
 
 @runtime_checkable
 class Picture(Protocol):

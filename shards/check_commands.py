@@ -9,9 +9,10 @@ from typing import Annotated
 
 import tyro
 
+from flm.data.manifest import Split
 from flm.data.sample_format import SampleFormat
 from flm.errors import InputError
-from shards.index import IndexOptions, Split
+from shards.index import IndexOptions
 from shards.workers import usable_cpus
 
 Folder = Annotated[Path, tyro.conf.Positional]

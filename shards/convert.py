@@ -11,7 +11,6 @@ refused; this process holds the annotations, about 2.3 kB a face.
 import contextlib
 import functools
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,18 +21,17 @@ import tyro
 
 from flm.data.manifest import Manifest, ShardEntry
 from flm.data.output import UNFINISHED_NAME, add_shard, entry_of, is_done, replaced_when_done
+from flm.data.sample_format import check_stored_crop
+from flm.data.tars import TarSample
 from flm.errors import InputError
 from flm.faces.subsets import count_subsets
 from shards.annotation import DataSet
 from shards.copies import groups_of_copies
-from shards.encode import Decoding, EncodedSample, encode_faces
+from shards.encode import FACES_PER_TASK, Decoding, encode_faces
 from shards.machines import Crew
 from shards.plan import PlannedSample, PlannedShard, num_straddling_groups, plan_shards, plan_splits
 from shards.progress import progress
 from shards.workers import map_in_order, prepare_workers, usable_cpus
-
-FACES_PER_TASK = 8
-"""What a worker is handed at once: long against the hand-over, short against the wait of an orderly stop."""
 
 
 def cpus_of_this_process() -> int:
@@ -69,13 +67,10 @@ class ConvertOptions:
     only shards that are missing, damaged or made from something else are made anew."""
 
     def __post_init__(self) -> None:
-        minimums = {"crop_size_px": 16, "shard_size": 1, "processes": 1}
-        for name, minimum in minimums.items():
-            if getattr(self, name) < minimum:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {getattr(self, name)}, the least is {minimum}")
-        if not (math.isfinite(self.crop_margin) and 0 <= self.crop_margin <= 5):
-            raise ValueError(f"--crop-margin is {self.crop_margin}, expected 0 to 5")
+        check_stored_crop(self.crop_size_px, self.crop_margin)
+        for flag, value in (("--shard-size", self.shard_size), ("--processes", self.processes)):
+            if value < 1:
+                raise ValueError(f"{flag} is {value}, the least is 1")
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"--validation-share is {self.validation_share}, expected 0 up to below 1")
 
@@ -179,7 +174,7 @@ def _write_shards(
             add_shard(unfinished, shard.name, part, made_from=shard.made_from)
 
 
-def _counted(encoded: Iterable[EncodedSample], advance: Callable[[int], None]) -> Iterator[EncodedSample]:
+def _counted(encoded: Iterable[TarSample], advance: Callable[[int], None]) -> Iterator[TarSample]:
     for sample in encoded:
         yield sample
         advance(1)

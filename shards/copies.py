@@ -4,7 +4,6 @@ LFPW has posters and portraits as they were collected from the web, some of them
 otherwise. One in train and one in validation would make the validation better than it is.
 """
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,10 @@ import numpy as np
 from jaxtyping import UInt64
 
 from shards.annotation import FaceAnnotation
-from shards.encode import Decoding, cut_out, shard_crop_of
+from shards.encode import FACES_PER_TASK, Decoding, cut_out, shard_crop_of
 from shards.likeness import alike_pairs, perceptual_hash
 from shards.machines import Crew
-from shards.progress import progress
-from shards.workers import map_in_order
-
-FACES_PER_TASK = 8
+from shards.workers import collect
 
 
 def groups_of_copies(
@@ -50,17 +46,10 @@ def groups_of_copies(
     train = [face for face in faces if face.split == "train"]
     tasks = [train[i : i + FACES_PER_TASK] for i in range(0, len(train), FACES_PER_TASK)]
     look = functools.partial(looks_of, crop_size_px=crop_size_px, crop_margin=crop_margin, decode=decode)
-    mine: list[list[int]] = []
-    with (
-        crew.own_share(),
-        progress("comparing", len(tasks[crew.process :: crew.num_processes])) as advance,
-        contextlib.closing(
-            map_in_order(look, tasks[crew.process :: crew.num_processes], processes=processes)
-        ) as looked,
-    ):
-        for looks in looked:
-            mine.append(looks)
-            advance(1)
+    with crew.own_share():
+        mine = collect(
+            "comparing", look, tasks[crew.process :: crew.num_processes], processes=processes, size_of=len
+        )
     shares = crew.gathered(mine)
     in_order = [shares[i % crew.num_processes][i // crew.num_processes] for i in range(len(tasks))]
     looks = np.array(list(itertools.chain.from_iterable(in_order)), np.uint64)

@@ -6,20 +6,22 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from flm.data.tars import TarSample
 from flm.errors import InputError
 from flm.geometry import MIN_FACE_PX, FaceBox, region_shown, resample, square_crop, transform_points
 from flm.pictures import DecodedPicture
-from shards.annotation import FaceAnnotation
+from shards.annotation import FARTHEST_PX, FaceAnnotation
 from shards.plan import PlannedSample
 
-EncodedSample = dict[str, str | bytes]
+FACES_PER_TASK = 8
+"""What a worker is handed at once: long against the hand-over, short against the wait of an orderly stop."""
 
 Decoding = Literal["reduced", "full"]
 
 
 def encode_faces(
     samples: Sequence[PlannedSample], *, crop_size_px: int, crop_margin: float, decode: Decoding = "reduced"
-) -> list[EncodedSample]:
+) -> list[TarSample]:
     """What the tars hold of these samples.
 
     Args:
@@ -34,9 +36,7 @@ def encode_faces(
     return [_encode_face(sample, crop_size_px, crop_margin, decode) for sample in samples]
 
 
-def _encode_face(
-    sample: PlannedSample, crop_size_px: int, crop_margin: float, decode: Decoding
-) -> EncodedSample:
+def _encode_face(sample: PlannedSample, crop_size_px: int, crop_margin: float, decode: Decoding) -> TarSample:
     # Loads torch, which a command line that only parses or refuses should not wait for.
     from flm.data.samples import SampleRecord, encode_sample
 
@@ -82,8 +82,11 @@ def cut_out(
 
 
 def _check_landmarks(face: FaceAnnotation) -> None:
-    if not np.isfinite(face.landmarks_image).all():
-        raise InputError(f"{face.source_file}: a landmark is not a finite number; fix or remove the face")
+    if not (np.abs(face.landmarks_image) <= FARTHEST_PX).all():  # nan neither
+        raise InputError(
+            f"{face.source_file}: a landmark is not a finite number, or beyond {FARTHEST_PX:g} px; fix or "
+            "remove the face"
+        )
     if FaceBox.around(face.landmarks_image).long_side <= MIN_FACE_PX:
         raise InputError(
             f"{face.source_file}: all landmarks lie within {MIN_FACE_PX:g} px; fix or remove the face"

@@ -5,7 +5,6 @@ server has changed in the meantime is not glued to the part.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import http.client
@@ -25,7 +24,7 @@ from typing import BinaryIO
 
 from flm.data.remote import TEMPORARY_STATUSES, Patience
 from flm.errors import InputError
-from flm.files import write_whole
+from flm.files import DISK_FULL, write_whole
 from shards.progress import progress
 
 CHUNK_BYTES = 2**18
@@ -110,7 +109,7 @@ def _writing(part: Path) -> Iterator[BinaryIO]:
     except BlockingIOError as error:
         raise InputError(f"{part}: another download is writing here; wait for it to end") from error
     except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        is_full = error.errno in DISK_FULL
         to_do = "make room and go on with the same command" if is_full else "choose another --out"
         raise InputError(f"{part}: cannot be written ({error.strerror}); {to_do}") from error
 
@@ -292,7 +291,7 @@ def _remembered(part: Path, url: str) -> _Version | None:
     """What the part is a part of; None where that is not known."""
     try:
         version = _Version(**json.loads(_memory_of(part).read_bytes()))
+        is_longer = version.num_bytes is not None and part.stat().st_size > version.num_bytes
     except (OSError, ValueError, TypeError):
         return None
-    is_longer = version.num_bytes is not None and part.stat().st_size > version.num_bytes
     return None if version.url != url or is_longer else version

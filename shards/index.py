@@ -1,26 +1,22 @@
 """A manifest for shards that someone else made: counts, hashes, and how their samples are read."""
 
-import contextlib
 import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
-from flm.data.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from flm.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split
 from flm.data.output import locked
-from flm.data.sample_format import SampleFormat
+from flm.data.sample_format import SampleFormat, check_stored_crop
 from flm.errors import InputError
 from flm.faces.subsets import count_subsets
 from flm.files import sha256_of
 from flm.landmarks import scheme_named
-from shards.progress import progress
 from shards.verification.scan import ShardScan, read_members, scan_shard
-from shards.workers import map_in_order, prepare_workers, usable_cpus
-
-Split = Literal["train", "validation", "test"]
+from shards.workers import collect, prepare_workers, usable_cpus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +35,9 @@ class IndexOptions:
     """Worker processes."""
 
     def __post_init__(self) -> None:
-        for flag, value, least in (
-            ("--crop-size-px", self.crop_size_px, 16),
-            ("--crop-margin", self.crop_margin, 0),
-            ("--processes", self.processes, 1),
-        ):
-            if not value >= least:
-                raise ValueError(f"{flag} is {value}, the least is {least}")
+        check_stored_crop(self.crop_size_px, self.crop_margin)
+        if self.processes < 1:
+            raise ValueError(f"--processes is {self.processes}, the least is 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,20 +71,13 @@ def index(
     """
     scheme_named(options.scheme)
     paths = _paths(folder, shards)
-    manifest = _manifest_to_fill(folder, split, sample_format, options)
-    _refuse_repeated(paths, folder, manifest)
     if options.processes > 1:
         prepare_workers("shards.index")
-    work = functools.partial(index_shard, folder=folder, manifest=manifest)
-    found: list[IndexedShard] = []
-    with (
-        locked(folder),
-        progress("indexing", len(paths)) as advance,
-        contextlib.closing(map_in_order(work, paths, processes=options.processes)) as indexed,
-    ):
-        for shard in indexed:
-            found.append(shard)
-            advance(1)
+    with locked(folder):
+        manifest = _manifest_to_fill(folder, split, sample_format, options)
+        _refuse_repeated(paths, folder, manifest)
+        work = functools.partial(index_shard, folder=folder, manifest=manifest)
+        found = collect("indexing", work, paths, processes=options.processes)
         subsets = count_subsets(sum((shard.subsets for shard in found), Counter[str]()).elements())
         manifest = dataclasses.replace(
             manifest,

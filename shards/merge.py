@@ -1,14 +1,12 @@
 """Several folders of shards as one data set, without reading a face: tars stay as they are, byte for byte."""
 
-import contextlib
 import dataclasses
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flm.data.manifest import SPLITS, Manifest, ShardEntry
-from flm.data.output import replaced_when_done
+from flm.data.output import link_or_copy, replaced_when_done
 from flm.errors import InputError
 
 ALIKE = ("scheme", "crop_size_px", "crop_margin", "sample_format")
@@ -72,10 +70,7 @@ def _check(
 
 def _put(source: Path, entry: ShardEntry, path: Path) -> ShardEntry:
     try:
-        with contextlib.suppress(OSError):
-            path.hardlink_to(source)
-            return dataclasses.replace(entry, name=path.name)
-        shutil.copyfile(source, path)
+        link_or_copy(source, path)
     except FileNotFoundError as error:
         raise InputError(f"{source}: is in the manifest there and not in the folder; fetch it") from error
     return dataclasses.replace(entry, name=path.name)

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from flm.data.manifest import Split
 from flm.faces.pts_file import PTS_ORIGIN
 from flm.landmarks import IBUG_68
 from shards.convert_commands import DEFAULT_OPTIONS, Flag, Options, convert_and_tell, unpacked_source
-from shards.sources.layout import AS_FOUND, NOT_STATED, Listing, Split
+from shards.sources.layout import AS_FOUND, NOT_STATED, Listing
 from shards.sources.points_csv import CsvOptions, Origin
 
 Faces = Annotated[Listing, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]

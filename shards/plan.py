@@ -129,15 +129,19 @@ def num_straddling_groups(faces: Iterable[FaceAnnotation]) -> int:
 def _with_keys(faces: Iterable[FaceAnnotation]) -> list[PlannedSample]:
     """Keys are the path inside the data set, without what a tar member's key cannot have."""
     taken = set[str]()
+    # As where every name is of letters that a key cannot have: not all of them are tried again for each.
+    last_number: dict[str, int] = {}
     samples: list[PlannedSample] = []
     for face in faces:
         path = str(PurePosixPath(face.source_file).with_suffix(""))
         name = re.sub(r"[^A-Za-z0-9_-]", "_", path.replace("/", "-"))[-MAX_KEY_LENGTH:]
-        key, number = name, 1
+        number = last_number.get(name, 0) + 1
+        key = name if number == 1 else f"{name}-{number}"
         while key in taken:
             number += 1
             key = f"{name}-{number}"
         taken.add(key)
+        last_number[name] = number
         samples.append(PlannedSample(key, face))
     return samples
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flm.data.manifest import SPLITS, Manifest
@@ -52,14 +53,14 @@ def print_summary(manifest: Manifest, out: Path, *, left_out: Mapping[str, int],
 
 
 def _table(manifest: Manifest) -> Table:
-    table = Table(title=manifest.source)
+    table = Table(title=escape(manifest.source))
     table.add_column("subset")
     for split in SPLITS:
         table.add_column(split, justify="right")
     subsets = sorted({subset for counts in manifest.subsets.values() for subset in counts})
     for subset in subsets:
         counts = [manifest.subsets.get(split, {}).get(subset, 0) for split in SPLITS]
-        table.add_row(subset, *(f"{count:,}" if count else "" for count in counts))
+        table.add_row(escape(subset), *(f"{count:,}" if count else "" for count in counts))
     table.add_section()
     table.add_row("all", *(f"{manifest.num_samples(split):,}" for split in SPLITS))
     return table

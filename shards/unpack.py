@@ -1,7 +1,6 @@
 """A data set in a folder, wherever it came from."""
 
 import contextlib
-import gzip
 import lzma
 import shutil
 import tarfile
@@ -13,6 +12,8 @@ from pathlib import Path
 from flm.data.tars import member_fault
 from flm.errors import InputError
 from shards.progress import progress
+
+_CHUNK_BYTES = 1 << 20
 
 
 class BrokenArchiveError(InputError):
@@ -63,10 +64,28 @@ def _extract(source: Path, folder: Path) -> None:
                     tar.extract(member, folder, filter="data")
                     advance(file.tell() - position)
                     position = file.tell()
-    except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise BrokenArchiveError(f"{source}: not a whole, safe tar ({error}); fetch it again") from error
-    except OSError as error:
-        raise InputError(
-            f"{source}: cannot be unpacked into {folder.parent} ({error.strerror}); "
-            "free space there or choose another --out"
-        ) from error
+                _check_end(tar)
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        # Without a number it is a decompressor's and not the system's.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(
+                f"{source}: cannot be unpacked into {folder.parent} ({error.strerror}); "
+                "free space there or choose another --out"
+            ) from error
+        told = " ".join(str(error).split())
+        raise BrokenArchiveError(f"{source}: not a whole, safe tar ({told}); fetch it again") from error
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Read on behind the last member: a block that is no header passes for the end, and checksums come last.
+
+    Raises:
+        tarfile.TarError: what follows is not the end of a tar.
+    """
+    file = tar.fileobj
+    assert file is not None
+    if file.tell() < tar.offset + tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the marks of its end are missing")
+    while rest := file.read(_CHUNK_BYTES):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"byte {tar.offset:,} begins neither a member nor the end")

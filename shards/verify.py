@@ -1,6 +1,5 @@
 """Whether a folder of shards is as its manifest says, and fit to train on."""
 
-import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +11,10 @@ from rich.console import Console
 from flm.data.manifest import Manifest
 from flm.data.store import LocalStore, ShardStore
 from flm.errors import InputError
-from shards.progress import progress
 from shards.verification.across import check_across
 from shards.verification.checks import ShardReport, ShardTask, check_shard
 from shards.verification.findings import Finding, Kind, print_findings
-from shards.workers import map_in_order, prepare_workers
+from shards.workers import collect, prepare_workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,14 +57,9 @@ def verify(store: ShardStore, *, processes: int) -> Verification:
     tasks = _tasks(store)
     if processes > 1:
         prepare_workers("shards.verification.checks")
-    reports: list[ShardReport] = []
-    with (
-        progress("verifying", sum(task.entry.num_samples for task in tasks)) as advance,
-        contextlib.closing(map_in_order(check_shard, tasks, processes=processes)) as checked,
-    ):
-        for task, report in zip(tasks, checked, strict=True):
-            reports.append(report)
-            advance(task.entry.num_samples)
+    reports = collect(
+        "verifying", check_shard, tasks, processes=processes, size_of=lambda task: task.entry.num_samples
+    )
     findings = [finding for report in reports for finding in report.findings]
     if isinstance(store, LocalStore):
         findings += _unlisted(store.folder, manifest)
@@ -108,11 +101,11 @@ def _wrong_subsets(manifest: Manifest, reports: Sequence[ShardReport]) -> list[F
     for split, subsets in manifest.subsets.items():
         ours = [report for report in reports if report.split == split]
         counted = sum((report.subsets for report in ours), Counter[str]())
-        if any(report.findings for report in ours) or dict(counted) == dict(subsets):
+        names = sorted(counted.keys() | subsets.keys())
+        wrong = [name for name in names if counted[name] != subsets.get(name, 0)]
+        if not wrong or any(report.findings for report in ours):
             continue
-        name = next(iter(sorted(counted.keys() ^ subsets.keys())), None) or next(
-            name for name in sorted(counted) if counted[name] != subsets[name]
-        )
+        name = wrong[0]
         told = f"{split} has {counted[name]:,} faces of {name}, the manifest says {subsets.get(name, 0):,}"
         findings.append(Finding(Kind.WRONG_SUBSETS, "manifest.json", None, told))
     return findings

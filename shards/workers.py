@@ -1,5 +1,6 @@
 """Work on several processes, results in order."""
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.forkserver
@@ -8,13 +9,14 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from flm.errors import InputError
 from flm.process.interruption import signals_deferred
+from shards.progress import progress
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -89,6 +91,37 @@ def map_in_order(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def collect(
+    what: str,
+    function: Callable[[A], B],
+    items: Sequence[A],
+    *,
+    processes: int,
+    size_of: Callable[[A], int] = lambda _: 1,
+) -> list[B]:
+    """As `map_in_order`, all results at once, while the terminal shows how far it is.
+
+    Args:
+        what: is done, such as "verifying".
+        function: of an item, runs in the workers.
+        items: what is handed out, one at a time.
+        processes: workers.
+        size_of: how much of the whole an item is.
+
+    Raises:
+        InputError: a worker was killed.
+    """
+    results: list[B] = []
+    with (
+        progress(what, sum(map(size_of, items))) as advance,
+        contextlib.closing(map_in_order(function, items, processes=processes)) as arriving,
+    ):
+        for item, result in zip(items, arriving, strict=True):
+            results.append(result)
+            advance(size_of(item))
+    return results
 
 
 def _start_worker() -> None:

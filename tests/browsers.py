@@ -63,10 +63,17 @@ def told(tab: Any, words: str) -> str:
 
     The browser may say one of its own before: that it cannot play a clip, say.
     """
-    sentence = tab.locator(".toast-body", has_text=words).first
-    sentence.wait_for()
+    # Read as soon as it is there: it goes away by itself.
+    sentence = tab.locator(".toast-body", has_text=words).first.inner_text()
     assert "Traceback" not in tab.content()
-    return sentence.inner_text()
+    return sentence
+
+
+def answered(tab: Any, folder: Path, content: bytes) -> None:
+    """Send a picture, and wait until its answer stands where the question did."""
+    send(tab, folder, content)
+    tab.wait_for_selector("#result .dots circle")
+    tab.wait_for_selector("#picture", state="hidden")
 
 
 def dots_on_screen(tab: Any, within: str = "#result", of: str = ".dots circle") -> np.ndarray:

@@ -126,7 +126,7 @@ def serving(folder: Path, words: Sequence[str] = (), *, run_url: str = "") -> It
         )
     url = f"http://127.0.0.1:{port}/"
     try:
-        _wait(process, url, log)
+        wait_for_page(process, url, log)
         yield Page(url, process, log, uploads)
     finally:
         process.terminate()
@@ -137,7 +137,8 @@ def serving(folder: Path, words: Sequence[str] = (), *, run_url: str = "") -> It
             process.wait()
 
 
-def _wait(process: subprocess.Popen[str], url: str, log: Path) -> None:
+def wait_for_page(process: subprocess.Popen, url: str, log: Path) -> None:
+    """Until it is there; fails with the log where that does not come to be."""
     end = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()

@@ -29,6 +29,22 @@ class Grower:
         return FoundLandmarks(landmarks_unit=landmarks, covariance_unit=covariance)
 
 
+class Steady:
+    """The same landmarks in every crop, each as uncertain as the next."""
+
+    scheme, input_size_px, crop_margin = IBUG_68, 32, 0.0
+
+    def __init__(self, landmarks: np.ndarray, size_px: int, covariance_unit: np.ndarray) -> None:
+        self._landmarks_unit = ((landmarks + 0.5) / size_px).astype(np.float32)
+        self._covariance_unit = np.tile(covariance_unit.astype(np.float32), (68, 1, 1))
+
+    def find(self, crops: np.ndarray) -> FoundLandmarks:
+        return FoundLandmarks(
+            landmarks_unit=np.tile(self._landmarks_unit, (len(crops), 1, 1)),
+            covariance_unit=np.tile(self._covariance_unit, (len(crops), 1, 1, 1)),
+        )
+
+
 class Whole:
     """Every picture is a face, but for black ones, and red ones are two."""
 

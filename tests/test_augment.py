@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flm.augment import AugmentConfig, AugmentedBatch, augment, crop_plainly
+from flm.augment import AugmentConfig, augment
+from flm.data.crops import AugmentedBatch, crop_plainly
 from flm.data.samples import Batch
 from flm.geometry import FaceBox, square_crop, transform_points, unit_to_crop
 from flm.landmarks import IBUG_68

@@ -1,7 +1,8 @@
 """Benchmarks measure what they say; here in a small form, for their numbers say nothing on a busy machine."""
 
+import dataclasses
 import json
-import time
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -11,7 +12,20 @@ from conftest import draw_face
 from flm.bench import convert as convert_bench
 from flm.bench import loader as loader_bench
 from flm.bench import order as order_bench
-from flm.bench.measure import Conditions, Row, medians, publish, rate
+from flm.bench import train as train_bench
+from flm.bench.figures import OURS, Bar, Figure, missing, publish_figures
+from flm.bench.measure import (
+    Conditions,
+    Row,
+    Turns,
+    median_ms,
+    medians,
+    per_second,
+    publish,
+    rate,
+    take_turns,
+)
+from flm.errors import InputError
 from shards.__main__ import main as shards_main
 
 
@@ -40,15 +54,19 @@ def test_rows_are_published_under_the_agreed_names(tmp_path, capsys):
     assert "m: so" in capsys.readouterr().out
 
 
-def test_a_rate_leaves_the_start_out():
+def test_a_rate_leaves_the_start_out(monkeypatch):
+    now_s = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now_s)
+
     def slow_start():
-        time.sleep(0.3)
+        nonlocal now_s
+        now_s += 3.0
         yield 10
         for _ in range(5):
-            time.sleep(0.02)
+            now_s += 0.25
             yield 10
 
-    assert 200 < rate(slow_start()) <= 500
+    assert rate(slow_start()) == 40
 
 
 def test_sides_take_turns_and_give_their_medians():
@@ -64,6 +82,90 @@ def test_sides_take_turns_and_give_their_medians():
 
     assert medians([side("a"), side("b")], 3) == [2.0, 20.0]
     assert turns == ["a", "b"] * 3
+
+
+class FakeClock:
+    """Each look at it is so much later than the last."""
+
+    def __init__(self, steps_s: Iterator[float]) -> None:
+        self.now_s = 0.0
+        self.steps_s = steps_s
+
+    def __call__(self) -> float:
+        self.now_s += next(self.steps_s)
+        return self.now_s
+
+
+def test_a_ratio_is_taken_turn_by_turn():
+    # A third turn in which the machine is ten times as slow for both changes nothing.
+    turns = Turns({"ours": [10.0, 20.0, 1.0], "peer": [5.0, 10.0, 0.5]})
+    assert (turns.median("ours"), turns.median("peer"), turns.ratio("ours", "peer")) == (10.0, 5.0, 2.0)
+    assert Turns({"a": [1.0, 4.0, 9.0], "b": [1.0, 2.0, 3.0]}).ratio("a", "b") == 2.0
+
+
+def test_sides_take_turns_after_one_that_is_not_counted():
+    order: list[str] = []
+
+    def side(name: str, values: Iterator[float]):
+        return lambda: (order.append(name), next(values))[1]
+
+    turns = take_turns({"a": side("a", iter([99.0, 1.0, 2.0])), "b": side("b", iter([99.0, 3.0, 4.0]))}, 2)
+    assert order == ["a", "b"] * 3
+    assert turns.values == {"a": [1.0, 2.0], "b": [3.0, 4.0]}
+
+
+def test_durations_come_from_the_clock():
+    seen: list[int] = []
+    # 1, 3 and 2 s for the three items, and 0.5 s between them.
+    clock = FakeClock(iter([0.0, 1.0, 0.5, 3.0, 0.5, 2.0]))
+    assert median_ms(seen.append, [7, 8, 9], clock) == pytest.approx(2000)
+    assert per_second(seen.append, [1, 2, 3, 4], FakeClock(iter([5.0, 0.5]))) == pytest.approx(8.0)
+    assert seen == [7, 8, 9, 1, 2, 3, 4]
+
+
+def test_a_bar_is_a_least_or_a_most():
+    assert Bar("at most", 4.0).holds(4.0)
+    assert not Bar("at most", 4.0).holds(4.01)
+    assert Bar("at least", 3.0).holds(3.0)
+    assert not Bar("at least", 3.0).holds(2.99)
+    assert not Bar("at most", 4.0).holds(float("nan"))
+    assert not Bar("at least", 4.0).holds(float("nan"))
+
+
+def test_a_bar_is_of_the_value_or_of_the_ratio():
+    bar = Bar("at least", 2.0, is_of_ratio=True)
+    figure = Figure(subject="s", side="peer", unit="ms", value=10.0, beside=1.9, bar=bar)
+    assert figure.holds is False
+    assert dataclasses.replace(figure, bar=Bar("at least", 2.0)).holds is True
+    assert dataclasses.replace(figure, beside=None).holds is None
+    assert dataclasses.replace(figure, bar=None).holds is None
+    assert missing("s", "peer", "no file", bar=Bar("at least", 2.0)).holds is None
+
+
+def test_all_is_published(tmp_path, capsys):
+    times = Bar("at least", 3.0, is_of_ratio=True)
+    figures = [
+        Figure(subject="speed", side=OURS, unit="ms", value=3.2, bar=Bar("at most", 4.0), how="so"),
+        Figure(subject="speed", side="peer", unit="ms", value=1234.5, beside=2.5, bar=times),
+        missing("speed", "dlib", "no model file given", unit="ms", bar=times),
+    ]
+    publish_figures(figures, tmp_path / "predict.json", {"threads": 2})
+    written = json.loads((tmp_path / "predict.json").read_text())
+    assert written["conditions"] == {"threads": 2}
+    assert [figure["holds"] for figure in written["figures"]] == [True, False, None]
+    assert set(written["figures"][0]) == {
+        *("subject", "side", "unit", "value", "beside", "bar", "how", "holds"),
+    }
+    said = capsys.readouterr().out
+    for words in (
+        "3.2",
+        "1,234",
+        "2.50 times",
+        "not measured",
+        "speed, dlib: no model file given",
+        "threads 2",
+    ):
+        assert words in said
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +196,23 @@ def test_the_loader_is_measured(photos_and_shards, monkeypatch):
     assert all(row.ours > 0 and row.peer > 0 for row in rows)
 
 
+def test_a_source_that_is_another_is_told(photos_and_shards, tmp_path):
+    _, shards = photos_and_shards
+    for measure in (loader_bench.bench_loader, train_bench.bench_train):
+        with pytest.raises(InputError, match=rf"--source {tmp_path}: has no \d+\.jpg, which the shards were"):
+            measure(shards, tmp_path)
+
+
 def test_the_order_is_measured(monkeypatch):
     monkeypatch.setattr(order_bench, "SHARDS", 1000)
-    rows = order_bench.bench_order()
-    assert [row.bar for row in rows] == [1.0, 1.0, 1.0]
-    assert all(row.ours > 0 for row in rows)
+    figures = order_bench.bench_order()
+    assert [figure.bar for figure in figures] == [Bar("at least", least) for least in (0.5, 1000.0, 1000.0)]
+    assert all(figure.value > 0 for figure in figures)
 
 
 def test_conversion_is_measured(photos_and_shards, monkeypatch):
-    for name, value in {"PHOTOS": 12, "PHOTO_SIDE_PX": 400, "REPETITIONS": 1, "PROCESSES": 1}.items():
+    # More than there are faces to train on.
+    for name, value in {"PHOTOS": 25, "PHOTO_SIDE_PX": 400, "REPETITIONS": 1, "PROCESSES": 1}.items():
         monkeypatch.setattr(convert_bench, name, value)
     (row,) = convert_bench.bench_convert(photos_and_shards[1])
     assert row.ours > 0

@@ -20,13 +20,14 @@ from conftest import REPOSITORY
 from html_page import Page
 from pages import block
 
-from flm.bench.commands import BENCHMARKS, MEASURED
+from flm.bench.commands import MEASURED
+from flm.bench.figures import OURS, Bar, Figure, missing
 from flm.bench.machine import Machine
 from flm.bench.measure import Row
-from flm.bench.predict.report import OURS, Bar, Figure, missing
 from flm.bench.summary import all as bench_all
 from flm.bench.summary import readme
 from flm.bench.summary.all import Given, words_of
+from flm.bench.summary.commands import BENCHMARKS
 from flm.bench.summary.comparisons import TIMES, Comparison, amount, comparisons, times
 from flm.bench.summary.runs import Run, describe, duration
 from flm.bench.summary.sections import bars_chart, result_sections
@@ -185,6 +186,15 @@ def test_names_that_are_unknown_are_told(tmp_path, capsys):
     assert {"all", "readme", *MEASURED} == BENCHMARKS.keys()
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_all, "_run", None)
+    (tmp_path / "file").write_text("whole")
+    assert exit_code(["bench", "all", "--out", str(tmp_path / "file" / "out"), "--only", "order"]) == 2
+    error = capsys.readouterr().err
+    assert "index.html: cannot be written" in error
+    assert error.count("\n") == 1
+
+
 def test_a_benchmark_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     program = (
         "import subprocess, sys, time\n"
@@ -237,8 +247,9 @@ def test_figures_are_ours_or_a_peer_beside_ours():
         Figure(subject="s", side="dlib", unit="ms", value=10.0, beside=4.0, bar=at_least),
         missing("s", "another", "no file", unit="ms", bar=at_least),
         Figure(subject="lag", side="ours, added", unit="frames", value=0.0, bar=Bar("at most", 1.0)),
+        Figure(subject="lag", side="ours, ahead", unit="frames", value=-0.3, bar=Bar("at most", 1.0)),
     ]
-    ours, dlib, another, lag = comparisons({"figures": [figure.to_json() for figure in figures]})
+    ours, dlib, another, lag, ahead = comparisons({"figures": [figure.to_json() for figure in figures]})
     assert (ours.name, ours.ours, ours.peer, ours.bar, ours.margin) == ("s", "2.5 ms", "", "≤ 4 ms", 1.6)
     assert (dlib.name, dlib.ours, dlib.peer, dlib.ratio) == (
         "s, beside dlib",
@@ -249,6 +260,7 @@ def test_figures_are_ours_or_a_peer_beside_ours():
     assert (dlib.bar, dlib.margin, dlib.holds) == ("≥ 2", 2.0, True)
     assert (another.peer, another.holds, another.margin) == ("not measured", None, None)
     assert (lag.name, lag.ours, lag.margin) == ("lag: ours, added", "0 frames", math.inf)
+    assert (ahead.margin, ahead.holds) == (math.inf, True), "what is below nothing is no bar that was missed"
 
 
 @pytest.mark.parametrize("same_log", [True, False])
@@ -280,7 +292,7 @@ def test_numbers_have_digits_that_mean_something():
     assert [times(1.8031, 1.8), times(1.8031), times(3737.3, 1.0), times(169.15)] == [
         *(f"1.803 {TIMES}", f"1.80 {TIMES}", f"3,737 {TIMES}", f"169 {TIMES}"),
     ]
-    assert (duration(59.6), duration(133.0), duration(7200.0)) == ("1 min 00 s", "2 min 13 s", "120 min 00 s")
+    assert (duration(59.6), duration(133.0), duration(7200.0)) == ("1 min 00 s", "2 min 13 s", "2 h 00 min")
 
 
 def bars(svg: str) -> list[tuple[str, float, float]]:

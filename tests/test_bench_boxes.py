@@ -156,6 +156,18 @@ def test_the_command_fits_nothing_where_there_is_no_train_split(run, make_shards
     assert [row["num_faces"] for row in told["rows"]] == [2, 2]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ({"num_faces": 0}, "--num-faces is 0, must be at least 1"),
+        ({"fitted_faces": -1}, "--fitted-faces is -1, must be at least 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_told(run, shards, detector, tmp_path, numbers, told):
+    with pytest.raises(InputError, match=told):
+        bench_boxes(run, str(shards), detector, split="test", out=tmp_path, **numbers)
+
+
 def test_a_detector_that_finds_nothing_is_told(run, shards, tmp_path):
     with pytest.raises(InputError, match="displaced finds none of the 1 faces"):
         bench_boxes(run, str(shards), Displaced({}), split="test", out=tmp_path, num_faces=1)

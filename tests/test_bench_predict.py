@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from colored_faces import DiscNetwork, disc_predictor, write_disc_shards
+from test_bench import FakeClock
 from test_onnx_network import ABOUT, model_bytes
 
+from flm.bench.figures import OURS, Figure
+from flm.bench.measure import process_s
 from flm.bench.predict import landmarks as predict_landmarks
 from flm.bench.predict import peers as predict_peers
 from flm.bench.predict import pictures as predict_pictures
@@ -19,18 +21,7 @@ from flm.bench.predict import start as predict_start
 from flm.bench.predict import video as predict_video
 from flm.bench.predict.landmarks import in_batches, measure_landmarks, one_by_one
 from flm.bench.predict.pictures import errors_of, measure_pictures, nearest
-from flm.bench.predict.report import (
-    OURS,
-    Bar,
-    Figure,
-    Turns,
-    median_ms,
-    missing,
-    per_second,
-    publish,
-    take_turns,
-)
-from flm.bench.predict.setting import HEIGHT, WIDTH, Length, Setting, in_a_frame, known_faces
+from flm.bench.predict.setting import HEIGHT, WIDTH, PredictLength, Setting, in_a_frame, known_faces
 from flm.bench.predict.start import measure_start
 from flm.bench.predict.video import measure_video
 from flm.cli import main
@@ -39,19 +30,7 @@ from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
 
-TINY = Length(turns=1, faces=2, pictures=2, video_frames=8, starts=1, frames_per_s=5.0)
-
-
-class FakeClock:
-    """Each look at it is so much later than the last."""
-
-    def __init__(self, steps_s: Iterator[float]) -> None:
-        self.now_s = 0.0
-        self.steps_s = steps_s
-
-    def __call__(self) -> float:
-        self.now_s += next(self.steps_s)
-        return self.now_s
+TINY = PredictLength(turns=1, faces=2, pictures=2, video_frames=8, starts=1, frames_per_s=5.0)
 
 
 def steady(step_s: float) -> FakeClock:
@@ -81,78 +60,6 @@ def setting(shards, onnx, tmp_path) -> Setting:
 
 def by_side(figures: list[Figure], subject: str) -> dict[str, Figure]:
     return {figure.side: figure for figure in figures if figure.subject == subject}
-
-
-def test_a_bar_is_a_least_or_a_most():
-    assert Bar("at most", 4.0).holds(4.0)
-    assert not Bar("at most", 4.0).holds(4.01)
-    assert Bar("at least", 3.0).holds(3.0)
-    assert not Bar("at least", 3.0).holds(2.99)
-    assert not Bar("at most", 4.0).holds(float("nan"))
-    assert not Bar("at least", 4.0).holds(float("nan"))
-
-
-def test_a_bar_is_of_the_value_or_of_the_ratio():
-    bar = Bar("at least", 2.0, is_of_ratio=True)
-    figure = Figure(subject="s", side="peer", unit="ms", value=10.0, beside=1.9, bar=bar)
-    assert figure.holds is False
-    assert dataclasses.replace(figure, bar=Bar("at least", 2.0)).holds is True
-    assert dataclasses.replace(figure, beside=None).holds is None
-    assert dataclasses.replace(figure, bar=None).holds is None
-    assert missing("s", "peer", "no file", bar=Bar("at least", 2.0)).holds is None
-
-
-def test_a_ratio_is_taken_turn_by_turn():
-    # A third turn in which the machine is ten times as slow for both changes nothing.
-    turns = Turns({"ours": [10.0, 20.0, 1.0], "peer": [5.0, 10.0, 0.5]})
-    assert (turns.median("ours"), turns.median("peer"), turns.ratio("ours", "peer")) == (10.0, 5.0, 2.0)
-    assert Turns({"a": [1.0, 4.0, 9.0], "b": [1.0, 2.0, 3.0]}).ratio("a", "b") == 2.0
-
-
-def test_sides_take_turns_after_one_that_is_not_counted():
-    order: list[str] = []
-
-    def side(name: str, values: Iterator[float]):
-        return lambda: (order.append(name), next(values))[1]
-
-    turns = take_turns({"a": side("a", iter([99.0, 1.0, 2.0])), "b": side("b", iter([99.0, 3.0, 4.0]))}, 2)
-    assert order == ["a", "b"] * 3
-    assert turns.values == {"a": [1.0, 2.0], "b": [3.0, 4.0]}
-
-
-def test_durations_come_from_the_clock():
-    seen: list[int] = []
-    # 1, 3 and 2 s for the three items, and 0.5 s between them.
-    clock = FakeClock(iter([0.0, 1.0, 0.5, 3.0, 0.5, 2.0]))
-    assert median_ms(seen.append, [7, 8, 9], clock) == pytest.approx(2000)
-    assert per_second(seen.append, [1, 2, 3, 4], FakeClock(iter([5.0, 0.5]))) == pytest.approx(8.0)
-    assert seen == [7, 8, 9, 1, 2, 3, 4]
-
-
-def test_all_is_published(tmp_path, capsys):
-    times = Bar("at least", 3.0, is_of_ratio=True)
-    figures = [
-        Figure(subject="speed", side=OURS, unit="ms", value=3.2, bar=Bar("at most", 4.0), how="so"),
-        Figure(subject="speed", side="peer", unit="ms", value=1234.5, beside=2.5, bar=times),
-        missing("speed", "dlib", "no model file given", unit="ms", bar=times),
-    ]
-    publish(figures, {"threads": 2}, tmp_path)
-    written = json.loads((tmp_path / "predict.json").read_text())
-    assert written["conditions"] == {"threads": 2}
-    assert [figure["holds"] for figure in written["figures"]] == [True, False, None]
-    assert set(written["figures"][0]) == {
-        *("subject", "side", "unit", "value", "beside", "bar", "how", "holds"),
-    }
-    said = capsys.readouterr().out
-    for words in (
-        "3.2",
-        "1,234",
-        "2.50 times",
-        "not measured",
-        "speed, dlib: no model file given",
-        "threads 2",
-    ):
-        assert words in said
 
 
 def test_a_face_in_a_frame_has_its_landmarks_on_its_pixels():
@@ -331,7 +238,7 @@ def test_the_subject_of_the_start(setting, monkeypatch):
     ]
     assert figures[0].holds is True
     with pytest.raises(InputError, match="exit code 3: gone"):
-        predict_start.seconds([sys.executable, "-c", "print('gone'); exit(3)"], steady(1.0))
+        process_s([sys.executable, "-c", "print('gone'); exit(3)"], steady(1.0))
 
 
 def test_a_subject_that_fails_says_why_and_stops_no_other(setting):
@@ -380,3 +287,8 @@ def test_the_command_measures_all_subjects(setting, shards, onnx, tmp_path, monk
     with pytest.raises(SystemExit):
         main([*words, "--threads", "0"])
     assert capsys.readouterr().err == "error: --threads is 0, expected at least 1\n"
+    (tmp_path / "file").write_text("whole")
+    words[words.index("--out") + 1] = str(tmp_path / "file" / "out")
+    with pytest.raises(SystemExit):
+        main([*words, "--detector.kind", "whole"])
+    assert "cannot be made (Not a directory); choose another place" in capsys.readouterr().err

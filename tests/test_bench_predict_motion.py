@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from colored_faces import DiscDetector, disc_predictor, write_disc_shards
 
+from flm.bench.figures import OURS
 from flm.bench.moving_faces import MovingFrame
 from flm.bench.predict import ids as predict_ids
 from flm.bench.predict import steadiness as predict_steadiness
 from flm.bench.predict.ids import Identities, match, measure_ids
-from flm.bench.predict.report import OURS
-from flm.bench.predict.setting import Length, Setting
+from flm.bench.predict.setting import PredictLength, Setting
 from flm.bench.predict.steadiness import (
     Watched,
     jitter_px,
@@ -97,6 +97,14 @@ def test_landmarks_that_do_not_follow_have_no_lag_to_tell():
     assert "is the network trained?" in figure.how
 
 
+def test_a_face_that_tracking_loses_has_no_lag_to_tell():
+    lost = dataclasses.replace(watched(0.0, 0.1), tracked=np.full((FRAMES, 68, 2), np.nan))
+    assert math.isnan(lag_frames(lost.tracked, lost.truth))
+    (figure,) = predict_steadiness._lag_figures(lost)
+    assert (figure.value, figure.holds) == (None, None)
+    assert "tracking finds the face in no frame" in figure.how
+
+
 def test_the_jitter_bar_is_a_third():
     still = np.tile(SHAPE, (FRAMES, 1, 1))
     noise = np.random.default_rng(3).normal(0, 1, (FRAMES, 68, 2))
@@ -170,7 +178,7 @@ def setting(tmp_path_factory) -> Setting:
     return Setting(
         predictor=disc_predictor(), onnx=folder / "none.onnx", checkpoint=None,
         data=str(write_disc_shards(folder / "discs")), split="validation", out=folder / "out",
-        length=Length(turns=1, video_frames=36, frames_per_s=15.0), threads=1, dlib_model=None,
+        length=PredictLength(turns=1, video_frames=36, frames_per_s=15.0), threads=1, dlib_model=None,
     )  # fmt: skip
 
 
@@ -205,7 +213,7 @@ def test_the_subject_of_ids(setting, monkeypatch):
     figures = measure_ids(setting)
     switches, found = figures
     assert (switches.side, switches.unit, switches.holds) == (OURS, "switches", switches.value == 0)
-    assert found.unit == "% found"
+    assert found.unit == "%"
     assert found.value > 80
     strip = read_picture(Path(setting.out) / predict_ids.PICTURE_NAME, upright=True)
     assert strip.shape[1] >= predict_ids.TILE_COLUMNS * predict_ids.TILE_WIDTH_PX

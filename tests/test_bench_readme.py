@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from flm.bench.boxes_report import BoxReport, BoxRow, MovedBoxes
+from flm.bench.figures import OURS, Bar, Figure
 from flm.bench.machine import Machine
 from flm.bench.measure import Row
 from flm.bench.summary import readme as readme_module
@@ -17,7 +19,6 @@ from flm.bench.summary.readme_tables import (
     BESIDE,
     IF_MISSED,
     LABELS,
-    LIMIT_IS_PEER,
     accuracy,
     boxes,
     published,
@@ -28,9 +29,11 @@ from flm.bench.summary.runs import Run
 from flm.cli import main
 from flm.errors import InputError
 from flm.evaluation.published import IBUG_300W, PUBLISHED_300W
+from flm.fields import to_fields
 from flm.recipes import RECIPES
 
 SOURCE = "ibug protocol=300w mirrors=drop"
+SET = {"source": SOURCE, "split": "test"}
 BLOCKS = PAGES["README.md"]
 MARKS = "".join(f"<!-- generated: {name} -->\n<!-- end of {name} -->\n" for name in BLOCKS)
 
@@ -187,13 +190,18 @@ def test_what_was_not_measured_says_so(results):
 
 def test_boxes_are_a_table_of_their_own(results):
     error = {"nme_pct": 3.456, "second_pass_nme_pct": 3.41}
-    result = {
-        "detector": "yunet",
-        "rows": [
-            {"boxes": name, "num_faces": 201, "found_pct": 100.0, **error} for name in ("truth", "detector")
-        ],
-        "shifts": [{"amount": amount, **error} for amount in (0.0, 0.1, 0.2)],
-    }
+    worst = {"worst_nme_pct": 3.6, "second_pass_worst_nme_pct": 3.5}
+    report = BoxReport(
+        checkpoint="run", data="data", split="validation", detector="yunet",
+        rows=tuple(
+            BoxRow(boxes=name, num_faces=201, found_pct=100.0, truth_nme_pct=3.4, **error)
+            for name in ("truth", "detector")
+        ),
+        shifts=tuple(MovedBoxes(amount=amount, **error, **worst) for amount in (0.0, 0.1, 0.2)),
+        scales=(), fitted=None,
+    )  # fmt: skip
+    result = to_fields(report)
+    assert BoxReport.from_json(result) == report
     with_boxes = dataclasses.replace(results, runs={**results.runs, "boxes": a_run("boxes", result=result)})
     rows = columns(boxes(with_boxes))
     assert rows[3] == ["detector (yunet)", "201, 100.00 %", "3.46", "3.41"]
@@ -229,6 +237,21 @@ def test_evaluations_of_other_weights_go(copies, tmp_path, capsys):
     bench_readme(None, [("ibug68-compact", again)], check=False)
     trained = Results.read(results).accuracy["ibug68-compact"]
     assert [one.nme_pct for one in trained.evaluations] == [2.8, 2.7], "the same again takes its place"
+
+
+def test_a_set_of_faces_has_one_row_in_whatever_order_it_was_measured():
+    """As after the plain look was measured again, behind that of another set."""
+    mirrored, other, plain = (
+        Evaluation(date="2026-11-24", command="c", faces=faces, num_faces=9, nme_pct=error, **{**SET, **look})
+        for faces, error, look in (
+            ("9 faces", 2.8, {"mirror_average": True}),
+            ("others", 5.0, {"split": "validation"}),
+            ("9 faces", 2.9, {}),
+        )
+    )  # fmt: skip
+    trained = Trained(trained_on="some", training="long", evaluations=(mirrored, other, plain))
+    rows = columns(accuracy(Results(runs={}, accuracy={"ibug68-xception": trained})))
+    assert [row[1] for row in rows if "ibug68-xception" in row[0]] == ["2.90 (mirror average: 2.80)", "5.00"]
 
 
 @pytest.mark.parametrize(
@@ -286,17 +309,18 @@ def test_published_results_beside_ours_are_those_of_their_authors(results):
 
 
 def test_limits_stand_as_bars():
-    """And rows that say little stand there only where they miss theirs."""
-    rows = [
-        Row(measure=name, ours=of_ours, peer=of_peer, unit=unit, bar=1.0, how="so").to_json()
-        for name, of_ours, of_peer, unit in (
-            ("start: what it may take, beside what it takes", 8.0, 3.5, "s"),
-            ("camera: landmarks in the page, beside the fewest that will do", 24.0, 6.0, "frames/s"),
-            ("own answers", 781.0, 781.0, "answers"),
-            ("memory: what it may change by after 10 s, beside what it does", 50.0, 60.0, "MB"),
+    """And figures that say little stand there only where they miss theirs."""
+    figures = [
+        Figure(subject=subject, side=OURS, unit=unit, value=value, bar=bar).to_json()
+        for subject, value, unit, bar in (
+            ("start of the page", 3.5, "s", Bar("at most", 8.0)),
+            ("landmarks of the camera", 24.0, "frames/s", Bar("at least", 6.0)),
+            ("answers that are the visitor's own", 100.0, "%", Bar("at least", 100.0)),
+            ("growth of memory", 60.0, "MB", Bar("at most", 50.0)),
+            ("told without a bar", 1.0, "MB", None),
         )
     ]
-    told = columns(speed(Results(runs={"demo": a_run("demo", result={"rows": rows})}, accuracy={})))
+    told = columns(speed(Results(runs={"demo": a_run("demo", result={"figures": figures})}, accuracy={})))
     assert [row[1:5] for row in told if row[-1] == "`demo`"] == [
         ["3.5 s", "", "", "≤ 8 s"],
         ["24 frames/s", "", "", "≥ 6 frames/s"],
@@ -306,10 +330,8 @@ def test_limits_stand_as_bars():
 
 def test_labels_are_of_rows_that_there_are(results):
     """A row that was renamed would stand there by its own name, or not at all."""
-    named = {
-        (name, one.subject) for name, run in results.runs.items() for one in comparisons(run.result or {})
-    }
-    assert {*LABELS, *LIMIT_IS_PEER, *IF_MISSED} <= named
+    named = {(name, one.name) for name, run in results.runs.items() for one in comparisons(run.result or {})}
+    assert {*LABELS, *IF_MISSED} <= named
 
 
 def test_results_that_cannot_be_are_told(tmp_path):

@@ -1,5 +1,6 @@
 """Written beside the training, one at a time; a full disk or a kill costs none that was there."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -44,14 +45,14 @@ def save_now(run: Path, step: int, *, keep: int = 2, is_best: bool = False, valu
 
 
 class SlowDisk:
-    """Holds a write back until `free` is set."""
+    """Holds each write back until it is let through."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.free = threading.Event()
+        self.free = threading.Semaphore(0)
         write = flm.training.checkpoint_writer.save_checkpoint
 
         def slow(*arguments, **options):
-            assert self.free.wait(60)
+            assert self.free.acquire(timeout=60)
             return write(*arguments, **options)
 
         monkeypatch.setattr(flm.training.checkpoint_writer, "save_checkpoint", slow)
@@ -62,7 +63,7 @@ def slow_disk(monkeypatch) -> Iterator[SlowDisk]:
     disk = SlowDisk(monkeypatch)
     yield disk
     # No thread is left waiting where a test failed.
-    disk.free.set()
+    disk.free.release(9)
 
 
 def writer_of(run: Path, **changes) -> CheckpointWriter:
@@ -91,7 +92,7 @@ def test_training_goes_on_while_what_it_had_is_written(tmp_path, slow_disk):
         tensor.zero_()
     assert not (tmp_path / "last").exists()
     assert writer.step is None
-    slow_disk.free.set()
+    slow_disk.free.release()
     writer.wait()
     assert writer.step == 1
     for found in load_training(tmp_path / "last")[1:]:
@@ -110,9 +111,10 @@ def test_each_checkpoint_has_the_values_of_its_own_step(tmp_path):
 def test_the_next_one_waits_for_the_one_before(tmp_path, slow_disk):
     writer = writer_of(tmp_path)
     save(writer, 1)
-    threading.Timer(0.2, slow_disk.free.set).start()
+    threading.Timer(0.2, slow_disk.free.release).start()
     save(writer, 2)
     assert (tmp_path / "last").resolve().name == "step_0000001"
+    slow_disk.free.release()
     writer.wait()
     assert (tmp_path / "last").resolve().name == "step_0000002"
 
@@ -120,7 +122,7 @@ def test_the_next_one_waits_for_the_one_before(tmp_path, slow_disk):
 def test_the_end_waits(tmp_path, slow_disk):
     with writer_of(tmp_path) as writer:
         save(writer, 1)
-        threading.Timer(0.2, slow_disk.free.set).start()
+        threading.Timer(0.2, slow_disk.free.release).start()
     check_whole(tmp_path / "last")
 
 
@@ -232,6 +234,25 @@ def test_one_that_is_replaced_is_found_where_the_new_one_is_not_in_its_place(tmp
     assert find_training(tmp_path, "auto") == hidden(folder)
     save_now(tmp_path, 2, keep=1)
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step_0000002"]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_one_that_a_kill_left_replaced_is_in_nobodys_way(tmp_path, step):
+    folder = save_now(tmp_path, 1, keep=1)
+    # As a kill leaves it after the new one is in its place.
+    shutil.copytree(folder, hidden(folder))
+    save_now(tmp_path, step, keep=1)
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == [folder_of_step(tmp_path, step).name]
+
+
+def test_a_beginning_that_cannot_be_noted_is_told_in_one_line(tmp_path):
+    save_now(tmp_path, 1)
+    # As some copies of a run have it.
+    (tmp_path / "last").unlink()
+    (tmp_path / "last").mkdir()
+    with pytest.raises(InputError, match=r"last: cannot be written \(Is a directory\)") as caught:
+        begin_at(tmp_path, None)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_begun_anew_does_not_go_on_from_the_older_one(tmp_path):

@@ -151,6 +151,13 @@ def test_a_fault_names_file_and_annotation(tmp_path, change, parts):
     assert_one_line_naming(caught, str(tmp_path), *parts)
 
 
+def test_a_scheme_that_the_faces_of_whole_bodies_do_not_have_is_refused(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content([], [], 68)))
+    with pytest.raises(InputError, match=r"--scheme is wflw-98, the faces of --whole-body are ibug-68"):
+        read_coco(path, scheme="wflw-98", whole_body=True)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '"images"', "[" * 100_000])
 def test_what_is_no_coco_json_is_told(tmp_path, text):
     path = tmp_path / "train.json"

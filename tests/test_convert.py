@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from shards.__main__ import main
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.convert import ConvertOptions, convert
 from shards.plan import hold_out, plan_splits
+from shards.summary import print_summary
 
 GRID = np.array([(x, y) for y in range(8) for x in range(9)], dtype=np.float64)[:68]
 """68 points far enough from each other that each dot can be found by itself."""
@@ -280,6 +282,33 @@ def test_keys_are_unique_and_fit_a_tar(faces: list[FaceAnnotation]) -> None:
     assert {"a-b_c", "a-b_c-2", "a-b_c-3"} <= set(keys)
 
 
+def test_any_number_of_names_may_become_one_key(faces: list[FaceAnnotation]) -> None:
+    """As those in letters that a key cannot have; this took seconds for thousands, hours for a million."""
+    same = [dataclasses.replace(faces[0], source_file="\u9854/\u9854.png")] * 20_000
+    start_s = time.perf_counter()
+    plan = plan_splits(same, seed=0, validation_share=0.0)
+    assert time.perf_counter() - start_s < 5
+    assert len({sample.key for sample in plan[faces[0].split]}) == 20_000
+
+
+def test_names_that_look_like_markup_are_told_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest(
+        scheme="ibug-68",
+        crop_size_px=64,
+        crop_margin=0.5,
+        source="pts [bold]",
+        split_rule="",
+        licence="",
+        splits={},
+        subsets={"train": {"[old]": 3, "a[/b]": 2}},
+    )
+    print_summary(manifest, tmp_path, left_out={}, duration_s=1.0)
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("pts [bold]", "[old]", "a[/b]"))
+
+
 class TestWhatWasThere:
     """A conversion that fails leaves the folder as it was."""
 
@@ -323,6 +352,7 @@ class TestWhatWasThere:
         ("landmarks", "message"),
         [
             (np.full((68, 2), np.nan), "not a finite number"),
+            (GRID + np.array([[1e308, 0]] + [[0, 0]] * 67), "or beyond 1e+06 px"),
             (GRID + np.array([5000, 0]), "landmark 0 at (5000, 0) is far outside the picture"),
             (GRID * 0 + 50, "all landmarks lie within 4 px"),
         ],
@@ -429,6 +459,7 @@ def test_faces_of_two_schemes_are_refused(tmp_path: Path, faces: list[FaceAnnota
     ("flag", "value"),
     [
         ("crop-size-px", "8"),
+        ("crop-size-px", "5000"),
         ("crop-margin", "nan"),
         ("shard-size", "0"),
         ("processes", "0"),

@@ -1,5 +1,6 @@
 """A conversion that is killed, damaged or shared by several processes ends with the same bytes."""
 
+import errno
 import hashlib
 import os
 import random
@@ -20,6 +21,7 @@ from test_distributed import launch
 from flm.bench.measure import free_port
 from flm.data.manifest import MANIFEST_NAME, Manifest
 from flm.data.output import UNFINISHED_NAME
+from flm.data.writer import write_shard
 from flm.errors import InputError
 from flm.geometry import FaceBox, transform_points
 from flm.pictures import read_part, read_picture
@@ -62,7 +64,7 @@ def test_killed_ten_times_and_gone_on_with(undisturbed, tmp_path):
         num_done = len(list(unfinished.glob("*.tar.json")))
         if chance.random() < 0.8:
             wait_until(lambda done=num_done: len(list(unfinished.glob("*.tar.json"))) > done, process)
-        wait_until(lambda: False, process, seconds=chance.expovariate(1 / 0.2))
+        wait_until(lambda: False, process, seconds=chance.expovariate(1 / 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         done = list(unfinished.glob("*.tar.json"))
@@ -104,6 +106,42 @@ def test_only_damaged_and_missing_shards_are_made_anew(undisturbed, tmp_path):
 def test_going_on_with_other_options_takes_nothing_over(undisturbed, tmp_path):
     out = tmp_path / "out"
     run_here(out, "--crop-margin", "0.4")
+    run_here(out, "--resume")
+    assert contents(out) == contents(undisturbed)
+
+
+def test_what_a_start_with_other_options_left_is_not_published(undisturbed, tmp_path, monkeypatch):
+    """That one was stopped before its end, with more shards than there are now."""
+    out, num_left = tmp_path / "out", 3
+
+    def stopping(*args, **kwargs):
+        nonlocal num_left
+        if not num_left:
+            raise KeyboardInterrupt
+        num_left -= 1
+        return write_shard(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flm.data.output.write_shard", stopping)
+        with pytest.raises(SystemExit):
+            run_here(out, "--shard-size", "4", "--resume")
+    assert len(list((out / UNFINISHED_NAME).glob("*.tar.json"))) == 3
+    run_here(out, "--shard-size", "60", "--resume")
+    assert {path.name for path in out.iterdir()} == {
+        MANIFEST_NAME,
+        *(f"{split}-000000.tar" for split in ("train", "validation", "test")),
+    }
+
+
+def test_shards_are_taken_over_where_a_file_has_one_name_only(undisturbed, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_here(out)
+    (out / "train-000003.tar").unlink()
+
+    def refused(path: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(target), None, str(path))
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
     run_here(out, "--resume")
     assert contents(out) == contents(undisturbed)
 

@@ -3,12 +3,10 @@
 import base64
 import io
 import json
-import struct
 import subprocess
 import sys
 import threading
 import urllib.request
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +17,9 @@ from conftest import REPOSITORY
 from demo_server import DEMO, Page, demo_module, expected_landmarks, red_picture, serving, write_network
 from pages import block
 from PIL import Image
+from test_pictures import claiming
 
+from flm.bench.demo.page_server import client_of
 from flm.errors import InputError
 
 gradio_client = pytest.importorskip("gradio_client", reason="Gradio is not installed")
@@ -44,7 +44,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def client(page: Page):
-    return gradio_client.Client(page.url, verbose=False)
+    return client_of(page.url)
 
 
 def file(folder: Path, content: bytes, name: str = "picture.png"):
@@ -143,25 +143,14 @@ MALFORMED = {
     "clip.png": b"\x00\x00\x00\x18ftypmp42" + bytes(64),
     "zip.png": b"PK\x03\x04" + bytes(100),
     "..%2f..%2fetc%2fpasswd": b"root:x:0:0",
+    "bomb.png": claiming(50_000, 50_000, ".png"),
 }
 
 
-def bomb() -> bytes:
-    """A PNG whose header claims 50,000 by 50,000 px."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    rows = zlib.compress(bytes(10_000_000), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("name", [*MALFORMED, "bomb.png"])
+@pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_upload_is_a_sentence_and_the_server_lives(page, client, tmp_path, name):
-    content = bomb() if name == "bomb.png" else MALFORMED[name]
-    told = mistake_of(lambda: client.predict(file(tmp_path, content, name), "", api_name="/find_landmarks"))
+    sent = file(tmp_path, MALFORMED[name], name)
+    told = mistake_of(lambda: client.predict(sent, "", api_name="/find_landmarks"))
     assert told.endswith(".")
     assert "\n" not in told
     assert len(told) < SENTENCE_LIMIT
@@ -171,10 +160,9 @@ def test_a_malformed_upload_is_a_sentence_and_the_server_lives(page, client, tmp
 
 
 def test_the_server_saw_no_error_of_its_own(page, client, tmp_path):
-    """After all that; a traceback in its log would be a mistake that nobody had thought of."""
+    """After all that; a mistake that nobody had thought of leaves a traceback in its log."""
     client.predict(file(tmp_path, red_picture(90)), "", api_name="/find_landmarks")
-    assert "stage.py" not in page.log.read_text()
-    assert "visitor_picture.py" not in page.log.read_text()
+    assert f'File "{DEMO}' not in page.log.read_text()
 
 
 def test_clients_get_their_own_answers(page, tmp_path):
@@ -183,7 +171,7 @@ def test_clients_get_their_own_answers(page, tmp_path):
 
     def ask(number: int) -> None:
         try:
-            mine = gradio_client.Client(page.url, verbose=False)
+            mine = client_of(page.url)
             for turn in range(4):
                 red = 20 + 30 * number + turn
                 sent = file(tmp_path, red_picture(red), f"{red}.png")
@@ -196,7 +184,7 @@ def test_clients_get_their_own_answers(page, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join()
     assert not mistakes
     assert len(answers) == 24
     for red, middle in answers.items():
@@ -312,16 +300,10 @@ def test_the_readmes_commands_are_understood(tmp_path, monkeypatch):
 
 
 def test_too_many_requests_are_told(tmp_path):
-    with serving(tmp_path, ["--requests-per-minute", "3", "--save-dir", str(tmp_path / "kept")]) as limited:
-        mine = gradio_client.Client(limited.url, verbose=False)
-        for red in (30, 60, 90):
-            mine.predict(file(tmp_path, red_picture(red)), "", api_name="/find_landmarks")
+    # One a minute: what is counted anew in the meantime does not depend on how busy the machine is.
+    with serving(tmp_path, ["--requests-per-minute", "1", "--save-dir", str(tmp_path / "kept")]) as limited:
+        mine = client_of(limited.url)
+        mine.predict(file(tmp_path, red_picture(30)), "", api_name="/find_landmarks")
         told = mistake_of(lambda: mine.predict(api_name="/describe_model"))
         assert "requests a minute" in told
-    assert len(list((tmp_path / "kept").iterdir())) == 3
-
-
-def test_nothing_is_kept_without_being_asked(page):
-    write_network(page.uploads.parent / "again.onnx")  # nothing but what the tests wrote is there
-    names = {path.name for path in page.uploads.parent.iterdir()}
-    assert names == {"network.onnx", "again.onnx", "log.txt", "uploads"}
+    assert len(list((tmp_path / "kept").iterdir())) == 1

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from conftest import draw_face
 from demo_server import demo_module
+from fake_faces import Steady
 
 from flm.errors import InputError
 from flm.inference.detector_config import DetectorConfig
-from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
-from flm.landmarks import IBUG_68
 
 pytest.importorskip("gradio", reason="Gradio is not installed")
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -21,51 +20,26 @@ av = pytest.importorskip("av", reason="PyAV is not installed")
 clip = demo_module("clip")
 charts = demo_module("charts")
 
-NUM_FRAMES = 12
+NUM_FRAMES, SIDE_PX = 12, 96
 
 
-class SteadyNetwork:
-    """Finds the drawn face where it is, whatever the crop."""
-
-    scheme = IBUG_68
-    input_size_px = 32
-    crop_margin = 0.0
-
-    def __init__(self) -> None:
-        self._unit = ((draw_face(4, 96)[1] + 0.5) / 96).astype(np.float32)
-
-    def find(self, crops):
-        return FoundLandmarks(
-            landmarks_unit=np.tile(self._unit, (len(crops), 1, 1)),
-            covariance_unit=np.tile(1e-4 * np.eye(2, dtype=np.float32), (len(crops), 68, 1, 1)),
-        )
+def steady_predictor() -> Predictor:
+    network = Steady(draw_face(4, SIDE_PX)[1], SIDE_PX, 1e-4 * np.eye(2))
+    return Predictor(network, detector=DetectorConfig(kind="whole"))
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from small_videos import write_video
+
     path = tmp_path_factory.mktemp("clip") / "sent.mp4"
-    picture = draw_face(4, 96)[0]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=6)
-        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
-        sound = container.add_stream("aac", rate=16_000)
-        for _ in range(NUM_FRAMES):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-        wave = (8000 * np.sin(np.arange(32_000) / 6)).astype(np.int16)[None]
-        frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-        frame.rate = 16_000
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode())
-    return path
+    return write_video(path, NUM_FRAMES * [draw_face(4, SIDE_PX)[0]], frames_per_s=6, sound="aac")
 
 
 def test_a_clip_with_sound_charts_and_files(video, tmp_path):
-    predictor = Predictor(SteadyNetwork(), detector=DetectorConfig(kind="whole"))
     shares: list[float] = []
-    track = clip.annotate(
-        clip.checked_video(str(video)), tmp_path / "out.mp4", predictor, clip.DRAWN, shares.append
-    )
+    sent = clip.checked_video(str(video))
+    track = clip.annotate(sent, tmp_path / "out.mp4", steady_predictor(), clip.DRAWN, shares.append)
     assert len(track.frames) == len(shares) == NUM_FRAMES
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -96,17 +70,15 @@ def test_playlists_and_other_texts_are_refused_before_they_are_opened(tmp_path, 
 def test_a_broken_video_is_a_sentence_or_what_is_left_of_it(video, tmp_path, share):
     content = video.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: int(len(content) * share)])
-    predictor = Predictor(SteadyNetwork(), detector=DetectorConfig(kind="whole"))
     with pytest.raises(InputError, match="cannot be decoded"):
-        clip.annotate(tmp_path / "cut.mp4", tmp_path / "out.mp4", predictor, [], lambda _: None)
+        clip.annotate(tmp_path / "cut.mp4", tmp_path / "out.mp4", steady_predictor(), [], lambda _: None)
     assert not (tmp_path / "out.mp4").exists()
 
 
 def test_a_long_video_is_refused(video, tmp_path, monkeypatch):
     monkeypatch.setattr(clip, "MOST_VIDEO_S", 1.0)
-    predictor = Predictor(SteadyNetwork(), detector=DetectorConfig(kind="whole"))
     with pytest.raises(InputError, match="longer than"):
-        clip.annotate(video, tmp_path / "out.mp4", predictor, [], lambda _: None)
+        clip.annotate(video, tmp_path / "out.mp4", steady_predictor(), [], lambda _: None)
 
 
 def test_a_gap_is_a_gap():

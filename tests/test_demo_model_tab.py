@@ -1,6 +1,7 @@
 """What the page tells of its model."""
 
 import json
+import threading
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,28 @@ def test_the_training_is_linked_where_it_is_online(tmp_path, url):
     assert (f'<a href="{RUN_URL}">' in shown) is (url == RUN_URL)
     assert "javascript" not in shown
     assert "made by hand" in shown
+
+
+def test_who_asks_for_the_speed_before_it_is_measured_waits(tmp_path, monkeypatch):
+    write_network(tmp_path / "faces.onnx")
+    monkeypatch.setattr(models, "_detector", lambda _: models.DetectorConfig(kind="whole"))
+    served = models.Models(str(tmp_path / "faces.onnx"))
+    assert served.ms_per_face() is None
+    warming = threading.Timer(0.2, served.warm_up)
+    warming.start()
+    assert served.ms_per_face(60) > 0
+    warming.join()
+
+
+def test_nobody_waits_for_a_speed_that_cannot_be_measured(tmp_path, monkeypatch, capsys):
+    write_network(tmp_path / "faces.onnx")
+    missing = models.DetectorConfig(kind="yunet", model=tmp_path / "none.onnx")
+    monkeypatch.setattr(models, "_detector", lambda _: missing)
+    served = models.Models(str(tmp_path / "faces.onnx"))
+    served.warm_up()
+    assert "none.onnx" in capsys.readouterr().err
+    assert served._is_measured.is_set()
+    assert served.ms_per_face() is None
 
 
 @pytest.mark.parametrize("place", [".", "best"])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import draw_face
 from demo_server import demo_module
+from fake_faces import Steady
 
 from flm.faces.pts_file import read_pts_file
 from flm.geometry import FaceBox
-from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
 
@@ -26,29 +26,10 @@ stage = demo_module("stage")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-class DrawnNetwork:
-    """Knows the one face that was drawn."""
-
-    scheme = IBUG_68
-    input_size_px = 64
-    crop_margin = 0.0
-
-    def __init__(self, landmarks_unit: np.ndarray) -> None:
-        self._landmarks_unit = landmarks_unit.astype(np.float32)
-
-    def find(self, crops: np.ndarray) -> FoundLandmarks:
-        count = len(crops)
-        spread = np.array([[4e-4, 0], [0, 1e-4]], np.float32)
-        return FoundLandmarks(
-            landmarks_unit=np.tile(self._landmarks_unit[None], (count, 1, 1)),
-            covariance_unit=np.tile(spread, (count, 68, 1, 1)),
-        )
-
-
 @pytest.fixture(scope="module")
 def drawn():
     picture, landmarks = draw_face(4, 200)
-    predictor = Predictor(DrawnNetwork((landmarks + 0.5) / 200))
+    predictor = Predictor(Steady(landmarks, 200, np.diag([4e-4, 1e-4])))
     return picture, landmarks, predictor, predictor.predict(picture, [FaceBox.of_picture(200, 200)])
 
 

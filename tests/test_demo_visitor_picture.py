@@ -3,15 +3,14 @@
 import io
 import os
 import random
-import struct
 import time
-import zlib
 
 import numpy as np
 import pytest
 from conftest import draw_face
 from demo_server import demo_module
 from PIL import Image
+from test_pictures import claiming
 
 from flm.errors import InputError
 
@@ -21,6 +20,7 @@ visitor_picture = demo_module("visitor_picture")
 limits = demo_module("limits")
 
 LONGEST_S = 5.0
+"""Of the processor, since a busy machine's clock says nothing."""
 NUM_MALFORMED = 300
 
 
@@ -28,17 +28,6 @@ def encoded(kind: str, size_px: int = 64) -> bytes:
     content = io.BytesIO()
     Image.fromarray(draw_face(1, size_px)[0]).save(content, kind)
     return content.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-
-def png_that_claims(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = zlib.compress(bytes(100_000), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def malformed(number: int) -> tuple[str, bytes]:
@@ -54,11 +43,11 @@ def malformed(number: int) -> tuple[str, bytes]:
         case 2:
             return "noise", source.randbytes(source.randrange(1, 5000))
         case 3:
-            return "bomb", png_that_claims(source.randrange(7_000, 2**31), source.randrange(7_000, 2**31))
+            return "bomb", claiming(source.randrange(7_000, 2**31), source.randrange(7_000, 2**31), ".png")
         case 4:
             return "svg", b'<svg onload="alert(%d)"><script>alert(1)</script></svg>' % number
         case 5:
-            return "no size", png_that_claims(0, source.randrange(1, 99))
+            return "no size", claiming(0, source.randrange(1, 99), ".png")
         case 6:
             return "empty", b""
         case 7:
@@ -78,10 +67,10 @@ def test_malformed_uploads_are_sentences(tmp_path):
         upload.write_bytes(content)
         if name == "too large":
             os.truncate(upload, limits.MOST_PICTURE_BYTES + 1)
-        start_s = time.monotonic()
+        start_s = time.process_time()
         with pytest.raises(InputError) as caught:
             visitor_picture.picture_of(str(upload))
-        assert time.monotonic() - start_s < LONGEST_S, name
+        assert time.process_time() - start_s < LONGEST_S, name
         told = limits.sentence(caught.value)
         assert told.endswith("."), name
         assert "\n" not in told

@@ -234,6 +234,7 @@ def test_mistakes_are_told_in_a_line(run, shards, tmp_path, make_shards, capsys)
     assert "take --boxes truth or --boxes detector" in told
     told = mistake(capsys, str(run), *data, "--detector.kind", "whole")
     assert "the flags --detector.… are for --boxes detector, --boxes is truth" in told
+    assert "--batch-size is 0, must be at least 1" in mistake(capsys, str(run), *data, "--batch-size", "0")
     missing = ["--detector.model", str(tmp_path / "none.onnx")]
     assert "there is no such file" in mistake(capsys, str(run), *data, "--boxes", "detector", *missing)
     assert "no split 'other'; they have train, test" in mistake(capsys, str(run), *data, "--split", "other")

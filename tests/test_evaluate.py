@@ -24,7 +24,7 @@ from flm.model.losses import LossConfig, landmark_loss
 SHARD_PX, INPUT_PX, NUM_FACES = 72, 32, 25
 CROP = CropShape(size_px=INPUT_PX, margin=0.1)
 CPU = torch.device("cpu")
-DEADLINE_S = 60
+DEADLINE_S = 240
 
 
 def make_batch(num_faces: int = NUM_FACES) -> Batch:

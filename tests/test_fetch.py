@@ -90,8 +90,10 @@ def refuse(status: int, **headers: str) -> Answer:
 
 
 def stall(handler: Handler) -> None:
+    """Say no more, until the other side hangs up."""
     serve(handler, up_to=100_000)
-    time.sleep(1.0)
+    handler.connection.settimeout(60)
+    assert handler.connection.recv(1) == b""
 
 
 @pytest.fixture
@@ -225,7 +227,9 @@ def test_a_part_of_another_address_is_not_gone_on_with(server, tmp_path):
     assert server.ranges == [None]
 
 
-@pytest.mark.parametrize("memory", [b"", b"[]", b'{"url": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "memory", [b"", b"[]", b'{"url": 1}', b"\xff", b'{"url": "", "num_bytes": "9", "validator": null}']
+)
 def test_a_damaged_memory_of_the_part_costs_only_its_bytes(server, tmp_path, memory):
     (tmp_path / "data.tar.gz.part").write_bytes(OTHER[:1000])
     (tmp_path / "data.tar.gz.part.json").write_bytes(memory)
@@ -256,7 +260,7 @@ def test_a_server_that_stalls_counts_as_broken(server, tmp_path):
     start_s = time.monotonic()
     assert fetched(server, tmp_path) == CONTENT
     assert server.ranges == [None, "bytes=100000-"]
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < 60  # as long as it stalls
 
 
 def test_a_wrong_address_is_told_at_once(server, tmp_path):

@@ -9,11 +9,11 @@ import torch
 from conftest import REPOSITORY
 from pages import block
 
+from flm.bench.figures import Figure
 from flm.bench.gpu import check as gpu_check
 from flm.bench.gpu.check import bench_gpu, feeding
-from flm.bench.gpu.measures import Length, NotHereError, training_flops
+from flm.bench.gpu.measures import GpuLength, NotHereError, training_flops
 from flm.bench.gpu.report import Check, GpuReport, checks_of_tests
-from flm.bench.predict.report import Figure
 from flm.cli import main
 from flm.errors import InputError
 from flm.model.network import ModelConfig
@@ -108,7 +108,7 @@ def test_what_fails_is_told_and_ends_nothing_else(shards, tmp_path, monkeypatch,
 
 
 def test_nothing_is_begun_when_the_time_is_over(shards, tmp_path):
-    report = bench_gpu(shards, tmp_path / "check.json", limit_s=0.0, length=Length.quick())
+    report = bench_gpu(shards, tmp_path / "check.json", limit_s=0.0, length=GpuLength.quick())
     assert {check.status for check in report.checks} == {"skipped"}
     assert report.checks[0].reason == "no time left of 0 s"
     assert not report.has_failed

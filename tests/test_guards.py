@@ -146,6 +146,10 @@ def test_the_batch_is_computed_in_as_many_parts_as_memory_needs(data, tmp_path, 
     config = json.loads((run / "last" / "config.json").read_text())
     assert config["batch_size"] == 8
     assert config["accumulation_steps"] == 4
+    # One that is through has no batch left to try.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny(data, tmp_path / "run", auto_batch_size=True))
+    assert_equal_weights(in_parts, run)
 
 
 def test_rows_that_fit_divide_the_rows():

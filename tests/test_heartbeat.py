@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from conftest import REPOSITORY
@@ -51,38 +50,45 @@ def test_one_process_alone_is_not_watched():
     heartbeat = Heartbeat(rank=0, num_processes=1, timeout_s=1.0)
     with heartbeat.watching(end=lambda code: pytest.fail("it is not missing anybody")):
         assert threading.active_count() == threads
-        time.sleep(1.3)
 
 
-PROGRAM = """
-import os, signal, sys, time
+TIMEOUT_S = 5
+"""A quarter of it without a sign of life counts as silence, which a busy machine alone must not be."""
+
+PROGRAM = f"""
+import json, os, signal, sys, time
 from datetime import timedelta
 import torch.distributed as distributed
-from flm.process.heartbeat import Heartbeat
+from torch.distributed.distributed_c10d import _get_default_store
+from flm.process.heartbeat import Heartbeat, _key
 
-how = sys.argv[1]
+how, timeout_s = sys.argv[1], {TIMEOUT_S}
 distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
 rank = distributed.get_rank()
-heartbeat = Heartbeat(rank=rank, num_processes=2, timeout_s=2.0)
+heartbeat = Heartbeat(rank=rank, num_processes=2, timeout_s=float(timeout_s))
 heartbeat.is_started = how != "starts"
+for _ in range(10 * rank):
+    heartbeat.beat("does what the others need not")
 with heartbeat.watching():
     for step in range(3):
-        heartbeat.beat(f"step {step}")
+        heartbeat.beat(f"step {{step}}")
         distributed.barrier()
     if how == "ends":
         time.sleep(0.5)
     elif how == "slow":
-        for _ in range(6):
-            time.sleep(0.8)
+        for _ in range(timeout_s + 2):
+            time.sleep(1)
             heartbeat.beat("goes on")
             distributed.barrier()
     elif rank == 1 and how == "behind":
         time.sleep(60)
     elif rank == 1 and how == "starts":
-        time.sleep(5)
+        time.sleep(timeout_s + 2)
         distributed.barrier()
-    elif (rank, how) in {(1, "stopped"), (0, "store")}:
-        time.sleep(0.5)
+    elif (rank, how) in ((1, "stopped"), (0, "store")):
+        # Not before it has said how far it is.
+        while json.loads(_get_default_store().get(_key(rank)))[2] != "step 2":
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGSTOP)
     else:
         heartbeat.beat("waits in a collective")
@@ -138,7 +144,7 @@ def test_it_ends_a_run_and_names_the_one_that_is_missing(how, what):
     assert first.returncode == HANG_EXIT_CODE, first.stderr
     line = next(line for line in first.stderr.splitlines() if line.startswith("error: "))
     assert line.startswith(
-        f"error: no step for 2 s (--guards.timeout-s): rank 1 on {socket.gethostname()} {what}"
+        f"error: no step for {TIMEOUT_S} s (--guards.timeout-s): rank 1 on {socket.gethostname()} {what}"
     )
     assert "waits in a collective" in line
     if how == "behind":
@@ -152,5 +158,5 @@ def test_it_ends_a_run_whose_store_is_gone():
     """The first process keeps the store, and is stopped."""
     second, _ = run_two("store")
     assert second.returncode == HANG_EXIT_CODE, second.stderr
-    assert second.stderr.count("error: no step for 2 s") == 1
+    assert second.stderr.count(f"error: no step for {TIMEOUT_S} s") == 1
     assert "the rendezvous store at 127.0.0.1:" in second.stderr

@@ -17,6 +17,7 @@ from tiny_runs import tiny
 from flm.data.foreign import decoder_of
 from flm.data.loader import LoaderConfig
 from flm.data.manifest import Manifest
+from flm.data.output import LOCK_NAME, locked
 from flm.data.sample_format import SampleFormat
 from flm.data.samples import SampleFormatError
 from flm.data.store import LocalStore
@@ -248,6 +249,26 @@ def test_the_command_tells_what_it_did(folder, capsys):
     assert capsys.readouterr().out == f"{folder}: 20 train faces in 2 shards of train\n"
 
 
+def test_a_split_that_is_added_at_the_same_time_stays(folder, monkeypatch):
+    def entered_late(place: Path):
+        monkeypatch.undo()
+        index(folder, split="validation", shards="sub/*.tar", sample_format=FORMAT, options=OPTIONS)
+        return locked(place)
+
+    monkeypatch.setattr("shards.index.locked", entered_late)
+    index(folder, split="train", shards="train-*.tar", sample_format=FORMAT, options=OPTIONS)
+    manifest = Manifest.read(folder)
+    assert [manifest.num_samples(split) for split in ("train", "validation")] == [20, 6]
+
+
+def test_a_folder_that_cannot_be_written_is_told(folder, capsys):
+    (folder / LOCK_NAME).mkdir()
+    assert run(str(folder), "--split", "train", "--shards", "train-*.tar", *FLAGS) == 2
+    told = capsys.readouterr().err
+    assert f"{folder}: cannot be written (Is a directory)" in told
+    assert told.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -258,7 +279,9 @@ def test_the_command_tells_what_it_did(folder, capsys):
         (["--picture", "png"], "has .jpg, .json, .cls, expected .png and .json"),
         (["--annotation", "txt"], "--annotation is 'txt'"),
         (["--origin", "1", "--points", "unit"], "--origin 1 is for --points px"),
-        (["--crop-size-px", "3"], "--crop-size-px is 3, the least is 16"),
+        (["--crop-size-px", "3"], "--crop-size-px is 3, expected 16 to 4096"),
+        (["--crop-size-px", "5000"], "--crop-size-px is 5000, expected 16 to 4096"),
+        (["--crop-margin", "inf"], "--crop-margin is inf, expected 0 to 5"),
     ],
 )
 def test_mistakes_are_one_line(folder, capsys, arguments, message):

@@ -221,21 +221,20 @@ def test_a_slow_server_is_left_in_time(public):
     def drip(handler: Handler) -> None:
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(100):
-            try:
+        with contextlib.suppress(OSError):  # the other side hangs up
+            while True:
                 handler.wfile.write(b"x")
                 time.sleep(0.05)
-            except OSError:
-                return
 
     def silent(handler: Handler) -> None:
-        time.sleep(1.5)
+        handler.connection.settimeout(60)
+        handler.connection.recv(1)
 
     public.answers.update({"/drip": drip, "/silent": silent})
     for path in ("/drip", "/silent"):
         start = time.monotonic()
         assert "took longer than 0.4 s" in refused(f"{public.url}{path}", limits=FetchLimits(time_s=0.4))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 60  # as long as the servers would go on
 
 
 def test_redirects_end(public):

@@ -37,17 +37,7 @@ NO_CHECKPOINT = "no checkpoint here; give a folder with model.safetensors, or th
 MODEL = ModelConfig(backbone="xception_compact_slim", input_size_px=64, head_channels=32)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def data(make_shards, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    make_shards(folder, {"train": 40, "validation": 10}, shard_size=16)
-    return folder
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def write_faces_98(folder: Path, faces: Mapping[str, int]) -> Manifest:

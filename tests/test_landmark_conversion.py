@@ -172,6 +172,22 @@ def test_bad_files_are_told_and_the_others_are_converted(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.json"]
 
 
+def test_lines_of_a_video_are_converted_and_so_are_names_with_ends_of_lines(tmp_path):
+    points = list(points_taken(WFLW_98, IBUG_68))
+    wide = face_of(WFLW_98).tolist()
+    lines = [{"frame": frame, "id": 0, "landmarks": wide, "covariance": None} for frame in range(2)]
+    write_record(tmp_path / "b.jsonl", WFLW_98)
+    record = json.loads((tmp_path / "b.jsonl").read_text()) | {"image": "a\u2028b\x85c.jpg"}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "b.jsonl").write_text(json.dumps(record, ensure_ascii=False) + "\n")
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert convert_files(files, tmp_path / "out", Conversion.named("98-to-68")) == []
+    found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
+    assert found == [{**line, "landmarks": [wide[point] for point in points]} for line in lines]
+    (line,) = (tmp_path / "out" / "b.jsonl").read_text().removesuffix("\n").split("\n")
+    assert json.loads(line)["image"] == record["image"]
+
+
 def test_no_file_is_replaced(tmp_path):
     write_record(tmp_path / "a.json", WFLW_98)
     (tmp_path / "x").mkdir()

@@ -212,6 +212,17 @@ def test_quickstart_tells_mistakes(tmp_path, arguments, message):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_quickstart_replaces_no_shards_but_its_own(make_shards, tmp_path):
+    make_shards(tmp_path / "data", {"train": 8, "validation": 4})
+    before = {path: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    done = quickstart("--data", "data", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: --data {tmp_path / 'data'}: has shards that this script has not made"
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "data").iterdir()} == before
+
+
 def test_quickstart_on_a_folder_that_is_no_archive(tmp_path):
     done = quickstart("--source", tmp_path, "--data", "data", "--out", "run", cwd=tmp_path)
     assert done.returncode == 2

@@ -81,6 +81,9 @@ def test_landmarks_come_from_zero(tmp_path):
         (np.zeros((5, 1)), r"shape \(5, 1\), expected 5 points"),
         (np.zeros(10), r"shape \(10,\), expected 5 points"),
         (np.full((5, 2), np.inf), "not a finite number"),
+        (np.full((5, 2), "x"), "has <U1 where numbers belong"),
+        (np.full((5, 2), 1j), "has complex128 where numbers belong"),
+        (np.array([[np.zeros(3), 1.0]] * 5, dtype=object), "has object where numbers belong"),
     ],
 )
 def test_landmarks_that_are_none_are_told(tmp_path, values, message):

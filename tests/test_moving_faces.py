@@ -97,5 +97,7 @@ def test_faces_come_out_of_shards(make_shards, tmp_path):
         assert FaceBox.around(face.landmarks).long_side >= 100
     again = faces_of_shards(str(tmp_path), 3)
     assert all(np.array_equal(one.picture, other.picture) for one, other in zip(faces, again, strict=True))
-    with pytest.raises(InputError, match="faces of train are large and look ahead, 2 are needed"):
+    with pytest.raises(InputError, match="faces of test are large and look ahead, 7 are needed"):
+        faces_of_shards(str(tmp_path), 7)
+    with pytest.raises(InputError, match="no split 'train'"):
         faces_of_shards(str(tmp_path), 2, split="train")

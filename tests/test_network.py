@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from flm.errors import InputError
-from flm.model.heads import MARGIN_CELLS
+from flm.model.heads import MARGIN_CELLS, Head
 from flm.model.losses import LossConfig, landmark_loss
-from flm.model.network import Backbone, Head, LandmarkNetwork, ModelConfig, build_network
+from flm.model.network import Backbone, LandmarkNetwork, ModelConfig, build_network
 
 SLIM = ModelConfig(backbone="xception_compact_slim", input_size_px=64, head_channels=32)
 
@@ -246,6 +246,17 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path: Path, name: str) -> N
         build_network(config)
     (tmp_path / name).write_bytes(b"not weights at all")
     with pytest.raises(InputError, match=rf"{name}: cannot be read") as caught:
+        build_network(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.zeros(3), torch.zeros(4, 4, 3, 3), "none"], ids=["1D", "4 colours", "text"]
+)
+def test_a_first_convolution_of_another_kind_is_refused(tmp_path: Path, weight: object) -> None:
+    torch.save({"stem.0.weight": weight}, tmp_path / "a.pth")
+    config = dataclasses.replace(SLIM, weights=tmp_path / "a.pth", color="grey")
+    with pytest.raises(InputError, match=r"--model\.weights .*a\.pth: ") as caught:
         build_network(config)
     assert "\n" not in str(caught.value)
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flm.faces.pose import mean_face, rotation_matrix
-from flm.inference.tracking.one_euro import DEFAULT_FILTER, FilterConfig, LandmarkFilter, inter_ocular_px
-from flm.landmarks import DLIB_5, IBUG_68, WFLW_98
+from flm.inference.tracking.config import DEFAULT_FILTER, FilterConfig
+from flm.inference.tracking.one_euro import LandmarkFilter
+from flm.landmarks import IBUG_68
 
 UNIT_PX = 80.0
 FRAMES_PER_S = 30.0
@@ -167,15 +168,6 @@ def test_landmarks_in_one_place_do_no_harm():
     steady = LandmarkFilter(IBUG_68)
     for time in range(4):
         assert np.isfinite(steady.filter(np.full((68, 2), 7.0), None, float(time))).all()
-
-
-def test_other_schemes_have_an_inter_ocular_distance_too():
-    assert inter_ocular_px(FACE, IBUG_68) == pytest.approx(UNIT_PX, rel=1e-9)
-    # A profile's eye corners fall together, and its size does not.
-    profile = (mean_face() @ rotation_matrix(80.0, 0.0, 0.0).T)[:, :2] * UNIT_PX
-    assert 0.6 * UNIT_PX < inter_ocular_px(profile, IBUG_68) < 1.2 * UNIT_PX
-    assert inter_ocular_px(np.random.default_rng(0).normal(size=(98, 2)), WFLW_98) > 0
-    assert inter_ocular_px(np.random.default_rng(0).normal(size=(5, 2)), DLIB_5) > 0
 
 
 @pytest.mark.parametrize(

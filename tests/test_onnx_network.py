@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from flm.errors import InputError
+from flm.inference.load import load
 from flm.inference.network import FaceNetwork
 from flm.inference.onnx_network import FACES_PER_RUN, AboutNetwork, OnnxNetwork
 from flm.landmarks import IBUG_68
@@ -193,6 +194,11 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
 )
 def test_a_gpu_that_onnxruntime_cannot_use(file):
     assert "onnxruntime-gpu" in refused(file, device="cuda")
+
+
+def test_a_gpu_by_number_is_not_taken_for_the_first_one(file):
+    with pytest.raises(InputError, match=r"device cuda:1: an \.onnx file runs on cpu or cuda; CUDA_VISIBLE"):
+        load(file, device="cuda:1")
 
 
 WITHOUT = """

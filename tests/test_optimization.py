@@ -1,6 +1,7 @@
 """Learning rate, parameter groups, moving average, and an optimizer that goes on as if never stopped."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -181,6 +182,42 @@ def test_an_optimizer_goes_on_bit_by_bit(network, kind, memory_format):
     assert [group["lr"] for group in resumed_optimizer.param_groups] == [
         group["lr"] for group in optimizer.param_groups
     ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"weight_decay": 0.0}, {"backbone_factor": 1.0}, {"kind": "adam"}, {"learning_rate": 0.1}],
+    ids=str,
+)
+def test_each_parameter_keeps_its_moments_in_other_groups(network, changes):
+    config = OptimizerConfig(backbone_factor=0.5)
+    optimizer = build_optimizer(network, config)
+    train_step(network, optimizer, 0)
+    stored = optimizer_tensors(optimizer)
+    assert {name.split(".")[1] for name in stored} == {"backbone", "head"}
+    other = build_optimizer(network, dataclasses.replace(config, **changes))
+    load_optimizer_tensors(other, stored)
+    for parameter in network.parameters():
+        for moment, value in optimizer.state[parameter].items():
+            assert torch.equal(other.state[parameter][moment], value)
+
+
+def test_moments_of_older_checkpoints_are_numbered(network):
+    optimizer = build_optimizer(network, OptimizerConfig(backbone_factor=0.5))
+    train_step(network, optimizer, 0)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbered = {
+        f"optimizer.{number}.{moment}": value
+        for number, parameter in enumerate(parameters)
+        for moment, value in optimizer.state[parameter].items()
+    }
+    other = build_optimizer(network, OptimizerConfig(backbone_factor=0.5))
+    load_optimizer_tensors(other, numbered)
+    assert all(
+        torch.equal(other.state[parameter][moment], value)
+        for parameter in parameters
+        for moment, value in optimizer.state[parameter].items()
+    )
 
 
 @pytest.mark.parametrize(

@@ -216,17 +216,22 @@ except ValueError as error:
 
 
 @pytest.mark.parametrize(
-    ("program", "most_s"), [("import flm", 0.3), ("import flm.cli as c; c.main(['-h'])", 0.5)]
+    ("program", "most"), [("import flm", 3.5), ("import flm.cli as c; c.main(['-h'])", 6.0)]
 )
-def test_it_starts_at_once(program, most_s):
+def test_it_starts_at_once(program, most):
+    """Beside the parser alone, of which 3.5 and 6 are 0.3 and 0.5 s where the project was made."""
+    assert processor_s(program) <= most * processor_s("import rich, tyro")
+
+
+def processor_s(program: str) -> float:
+    """The least of five; of the processor, since a busy machine's clock says nothing."""
     spent_s = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Of the processor, since a busy machine's clock says nothing.
         spent_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(spent_s) <= most_s, spent_s
+    return min(spent_s)
 
 
 def test_the_help_needs_no_package_but_the_parser():

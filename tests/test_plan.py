@@ -19,7 +19,7 @@ from flm.errors import InputError
 from flm.model.network import ModelConfig, build_network
 from flm.training.checkpoint_writer import save_checkpoint
 from flm.training.config import TrainConfig
-from flm.training.optimization import optimizer_tensors
+from flm.training.optimization import OptimizerConfig, build_optimizer, optimizer_tensors
 from flm.training.plan import (
     MANIFEST_BYTES_PER_SHARD,
     ORDER_BYTES_PER_FACE,
@@ -156,7 +156,7 @@ def test_gradients_and_checkpoint_are_those_of_the_network(tmp_path):
     network(torch.zeros(2, 3, 64, 64)).landmarks_unit.sum().backward()
     gradients = [parameter.grad for parameter in network.parameters()]
     assert gradient_bytes == sum(gradient.numel() * gradient.element_size() for gradient in gradients)
-    optimizer = torch.optim.Adam(network.parameters())
+    optimizer = build_optimizer(network, OptimizerConfig())
     optimizer.step()
     weights = {f"network.{name}": value for name, value in network.state_dict().items()}
     folder = save_checkpoint(

@@ -1,6 +1,7 @@
 """Pictures in, files out: every format agrees with the predictor, one bad file does not stop the others."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -198,8 +199,10 @@ def test_a_face_without_covariance_or_pose_is_told_so():
         score=None,
         detection_score=None,
     )
-    with pytest.raises(InputError, match=r"a\.png: the network gives landmarks that are not finite"):
-        picture_record("a", "a.png", (9, 9), [broken], IBUG_68)
+    unsure = dataclasses.replace(face, covariance_image=np.full((68, 2, 2), np.inf))
+    for prediction in (broken, unsure):
+        with pytest.raises(InputError, match=r"a\.png: the network gives landmarks that are not finite"):
+            picture_record("a", "a.png", (9, 9), [prediction], IBUG_68)
 
 
 def test_coordinates_are_of_the_picture_as_viewers_turn_it(tmp_path):
@@ -249,6 +252,34 @@ def test_names_inside_folders_globs_and_shards_are_their_places(tmp_path):
     assert shard[0] == "000"
     assert len(shard) == 3
     assert not any(part in ("..", "") for name in shard for part in name.split("/"))
+
+
+def test_no_two_pictures_of_a_shard_have_one_name(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in ("a?.jpg", "b.jpg", "a?.png", "a#.jpg", "report.jpg", "a_-2.jpg"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    names = [picture.name for picture in pictures_of([str(tmp_path / "s.tar")])]
+    assert names == ["a_", "b", "a_-2", "a_-3", "report-2", "a_-2-2"]
+
+
+def test_what_is_drawn_is_no_input_of_a_glob_around_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_face(tmp_path / "x" / "a.png")
+    for _ in range(2):
+        assert run(["**/*.png"], Path("out"), outputs=OutputConfig(overlay=True)).num_pictures == 1
+    assert [picture.name for picture in pictures_of(["out/**/*.png"], skip=tmp_path / "out")] == ["x/a"]
+
+
+def test_names_that_are_no_text_end_nothing(tmp_path):
+    write_face(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "a.png").rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / "photos" / os.fsdecode(b"caf\xe8.png")).write_text("no picture")
+    summary = run([tmp_path / "photos"], tmp_path / "out", outputs=ALL)
+    assert (summary.num_pictures, summary.num_faces) == (2, 1)
+    (mistake,) = summary.mistakes
+    assert mistake.startswith(f"{tmp_path / 'photos'}/caf\ufffd.png: not a whole picture")
+    (line,) = (tmp_path / "out" / "landmarks.jsonl").read_text().splitlines()
+    assert json.loads(line)["name"] == "caf\ufffd-2"
 
 
 def test_pictures_come_out_of_shards(make_shards, tmp_path):
@@ -373,6 +404,8 @@ def test_boxes_are_read_from_tables_and_json(tmp_path):
         assert boxes["a"][0] == first
         assert [len(boxes.get(key, ())) for key in "abc"] == [2, 1, 0]
     assert boxes["c"] == ()
+    (tmp_path / "b.csv").write_text('file,left,top,width,height\n"a\u2028b\nc",1,2,3,4\n')
+    assert read_boxes(tmp_path / "b.csv") == {"a\u2028b\nc": (first,)}
 
 
 @pytest.mark.parametrize(
@@ -444,12 +477,62 @@ def test_results_of_other_settings_are_not_mixed(photos, tmp_path):
     assert anew.network.num_faces == 4
 
 
+def write_long_ago(path: Path) -> None:
+    path.write_text("mine")
+    os.utime(path, (1e9, 1e9))
+
+
 def test_no_file_of_somebody_else_is_replaced(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        write_face(tmp_path / name)
+    write_long_ago(tmp_path / "b.json")
+    for _ in range(2):  # nor when the same command goes on
+        with pytest.raises(InputError, match=r"b\.json: is there already, and would be replaced"):
+            run([tmp_path], tmp_path)
+        assert (tmp_path / "b.json").read_text() == "mine"
+    (tmp_path / "b.json").unlink()
+    assert run([tmp_path], tmp_path).num_faces == 2
+
+
+@pytest.mark.parametrize("name", ["report.json", "landmarks.csv"])
+def test_nor_one_by_what_is_of_all_pictures(tmp_path, name):
     write_face(tmp_path / "a.jpg")
-    (tmp_path / "a.json").write_text("mine")
-    with pytest.raises(InputError, match=r"a\.json: is there already, and would be replaced"):
-        run([tmp_path / "a.jpg"], tmp_path)
-    assert (tmp_path / "a.json").read_text() == "mine"
+    write_long_ago(tmp_path / name)
+    predictor = fake_predictor()
+    for _ in range(2):
+        with pytest.raises(InputError, match="is there already"):
+            run([tmp_path], tmp_path, outputs=OutputConfig(formats=("csv",)), predictor=predictor)
+    assert (tmp_path / name).read_text() == "mine"
+    assert predictor.network.num_faces == 0
+
+
+def test_files_of_its_own_are_replaced_where_their_lines_are_lost(photos, tmp_path):
+    run([photos], tmp_path / "out", outputs=ALL)
+    (log,) = (tmp_path / "out" / ".flm-predict").glob("results-*.jsonl")
+    log.write_bytes(b"")  # a machine that died had not written them yet
+    assert run([photos], tmp_path / "out", outputs=ALL).num_faces == 4
+
+
+def test_a_run_that_began_with_overwrite_goes_on_without(photos, tmp_path):
+    out = tmp_path / "out"
+    run([photos], out)
+    for path in out.glob("**/*.json"):
+        os.utime(path, (1e9, 1e9))
+    dying = fake_predictor()
+    dying.network.dies_after = 1
+    dying.faces_per_forward = 1
+    with pytest.raises(KeyboardInterrupt):
+        run([photos], out, settings={"checkpoint": "y"}, overwrite=True, predictor=dying, workers=1)
+    assert run([photos], out, settings={"checkpoint": "y"}).num_faces == 4
+
+
+def test_a_picture_is_never_replaced_by_what_is_drawn_on_it(tmp_path):
+    write_face(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(InputError, match=r"a\.png: is the input itself"):
+            run([tmp_path / "a.png"], tmp_path, outputs=OutputConfig(overlay=True), **options)
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

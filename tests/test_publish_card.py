@@ -200,6 +200,14 @@ def test_shards_that_are_still_there_tell_more(checkpoint, tmp_path, make_shards
     assert not (tmp_path / "LICENSE").exists()
 
 
+def written(folder: Path, text: str) -> Path:
+    (folder / "a.json").write_text(text)
+    return folder / "a.json"
+
+
+SLOW = {"conditions": {"processor": "EPYC", "cores": 2}, "figures": [{**FIGURES[0], "value": "slow"}]}
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -208,8 +216,11 @@ def test_shards_that_are_still_there_tell_more(checkpoint, tmp_path, make_shards
         (lambda folder, run: {"report": (run / "config.json",)}, "config.json: 'boxes' is missing"),
         (
             lambda folder, run: {"speed": report_file(folder, run)},
-            "'conditions' is missing; give a predict.json",
+            "'conditions' is missing; give a file of `flm bench predict`",
         ),
+        (lambda folder, run: {"report": (written(folder, "[1]"),)}, "a.json: another file"),
+        (lambda folder, run: {"report": (written(folder, "[" * 100_000),)}, "a.json: another file"),
+        (lambda folder, run: {"speed": written(folder, json.dumps(SLOW))}, "a.json: another file (could not"),
         (lambda folder, run: {"plot": run / "config.json"}, "config.json: not a picture"),
         (lambda folder, run: {"worst": folder / "none.png"}, "--worst"),
     ],

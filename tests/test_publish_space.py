@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 import urllib.request
 import venv
@@ -18,6 +17,7 @@ import huggingface_hub
 import pytest
 import yaml
 from conftest import REPOSITORY
+from demo_server import wait_for_page
 from hub_server import TOKENS, Hub, Repo, client_of, running_hub
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -36,7 +36,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 ANN = next(iter(TOKENS))
 NAME = "ann/faces-demo"
 DEMO = REPOSITORY / "demo"
-STARTS_WITHIN_S = 120
 NO_NETWORK = ("connection broken by", "Name or service not known", "Temporary failure in name resolution")
 """What pip says where it reaches no index."""
 
@@ -228,19 +227,13 @@ def answers(space: Path, python: list[str], tmp_path: Path) -> str:
     with log.open("wb") as out:
         process = subprocess.Popen(python, cwd=space, env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + STARTS_WITHIN_S
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=5) as answer:
-                    assert json.load(answer)["version"] == front_matter(space)["sdk_version"]
-                return log.read_text()
-            except OSError:
-                time.sleep(0.2)
+        wait_for_page(process, f"http://127.0.0.1:{port}/", log)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=60) as answer:
+            assert json.load(answer)["version"] == front_matter(space)["sdk_version"]
+        return log.read_text()
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.mark.slow

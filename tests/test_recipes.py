@@ -9,21 +9,18 @@ from accelerate.state import AcceleratorState
 from test_init_from import write_faces_98
 
 from flm.errors import InputError
-from flm.fields import from_fields, to_fields
 from flm.recipes import RECIPES, recipe_named, recipes_text
 from flm.runlog.log import TrackingConfig
 from flm.train import train
-from flm.training.config import TrainConfig
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_states_its_result_and_survives_json(name):
+def test_a_recipe_states_its_result(name):
     config = recipe_named(name)
     assert config.recipe == name
     text = inspect.getdoc(RECIPES[name])
     assert text
     assert "Result:" in text
-    assert from_fields(TrainConfig, json.loads(json.dumps(to_fields(config))), "here") == config
     assert f"{name}\n" in recipes_text()
 
 

@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from test_verify import Sample, change_json, check, contents, make_sample, samples_in, write_folder
 
 import flm.evaluation.relabel
-from flm.checkpoint import CHECKPOINT_SCHEMA_VERSION, CONFIG_NAME, MODEL_NAME, write_json
+from flm.checkpoint import CHECKPOINT_SCHEMA_VERSION, CONFIG_NAME, MODEL_NAME
 from flm.cli import main
 from flm.data.manifest import Manifest
 from flm.data.samples import SampleRecord, decode_crop
 from flm.errors import InputError
 from flm.evaluation.relabel import PASSES, RelabelOptions, relabel
 from flm.fields import to_fields
+from flm.files import write_json
 from flm.geometry import FaceBox, crop_to_unit, square_crop, transform_points
 from flm.inference.predictor import Predictor
 from flm.inference.torch_network import TorchNetwork

@@ -38,6 +38,13 @@ def make_example(position: int) -> FaceExample:
 
 
 def make_report(num_faces: int = 90, loss: float | None = None) -> EvalReport:
+    names = ("common/helen", "common/lfpw", "challenging/ibug")
+    return report_of(tuple(names[i % 3] for i in range(num_faces)), loss)
+
+
+def report_of(of_faces: tuple[str, ...], loss: float | None = None) -> EvalReport:
+    """The subsets of each face are given."""
+    num_faces = len(of_faces)
     nme = np.random.default_rng(0).gamma(4, 0.01, num_faces)
     errors = FaceErrors(
         positions=np.arange(num_faces),
@@ -47,7 +54,7 @@ def make_report(num_faces: int = 90, loss: float | None = None) -> EvalReport:
         nme_parts=nme[:, None] * np.array([0.5, 1.5]),
         parts=("eyes", "mouth"),
         keys=tuple(f"face-{i}" for i in range(num_faces)),
-        subsets=tuple(("common/helen", "common/lfpw", "challenging/ibug")[i % 3] for i in range(num_faces)),
+        subsets=of_faces,
     )
     subsets = {name: summarize(faces) for name, faces in errors.by_subset().items()}
     return EvalReport(
@@ -110,6 +117,17 @@ def test_the_curve_is_drawn_where_the_faces_are() -> None:
     upper = ced_curve_picture(hopeless)[100:350, 150:900]
     assert np.ptp(upper, axis=2).max() < 30
     assert np.ptp(picture[100:350, 150:900], axis=2).max() > 60
+
+
+def test_a_subset_that_is_all_faces_has_no_curve_of_its_own() -> None:
+    report = make_report()
+    assert report.curve_subsets == ["challenging", "common"]
+    one = report_of(("common/helen",) * 90)
+    assert list(one.subsets) == ["common", "common/helen", "full"]
+    assert one.curve_subsets == []
+    np.testing.assert_array_equal(ced_curve_picture(one), ced_curve_picture(report_of(("",) * 90)))
+    # A single one that is not all faces has.
+    assert report_of(("common",) * 40 + ("",) * 50).curve_subsets == ["common"]
 
 
 @pytest.mark.parametrize("number_of_columns", [2, 4])

@@ -37,7 +37,8 @@ from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
 from flm.metrics.calibration import CALIBRATION_NAME, Calibration
 from flm.metrics.face_points import FacePoints
-from flm.model.network import Head, ModelConfig, build_network
+from flm.model.heads import Head
+from flm.model.network import ModelConfig, build_network
 from flm.page.plot import Axis
 from flm.training.checkpoint_writer import save_checkpoint
 from flm.training.config import TrainConfig
@@ -90,9 +91,7 @@ def made(run, data, tmp_path_factory) -> tuple[EvalReport, str, str]:
 
 
 def measured_by(report: EvalReport, run: Path, data: Path, split: str = "test") -> Measured:
-    return Measured(
-        report=report, checkpoint=run, store=open_store(data), split=split, command="flm", date=DATE
-    )
+    return Measured(report=report, checkpoint=run, store=open_store(data), split=split, date=DATE)
 
 
 def test_the_page_holds_what_the_report_holds(made, run, data):

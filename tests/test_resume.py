@@ -38,10 +38,7 @@ batches frozen and without dropout."""
 SAME_EVERYWHERE = ("--model.freeze-batch-norm", "--model.dropout", "0")
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def records_of(path: Path) -> Iterator[Any]:
 def read_back(folder: Path) -> dict[str, list[Any]]:
     """The records of a start's folder by kind; W&B's own process may still be writing the last of them."""
     (file,) = folder.glob("*.wandb")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         found: dict[str, list[Any]] = {}
         for record in records_of(file):

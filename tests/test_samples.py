@@ -77,6 +77,7 @@ def test_an_absurd_size_is_refused_before_decoding(monkeypatch):
         ({"landmarks_shard": np.zeros((67, 2))}, r"\(67, 2\), expected \(68, 2\)"),
         ({"landmarks_shard": np.full((68, 2), np.nan)}, "not finite"),
         ({"image_to_shard": np.zeros((3, 3))}, "invertible"),
+        ({"image_to_shard": np.diag([1.0, 1.0, 0.0])}, "affine"),
         ({"scheme": "ibug-69"}, "unknown"),
     ],
 )
@@ -96,6 +97,17 @@ def test_foreign_json_is_refused(change):
     del fields["group"]
     with pytest.raises(SampleFormatError):
         SampleRecord.from_json(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    "change", [{"group": 5}, {"subset": None}, {"source_file": ["a"]}, {"mirror_of": {"a": 1}}]
+)
+def test_a_field_of_another_kind_is_named(change):
+    """`verify` and the tally of subsets take them for texts."""
+    fields = json.loads(a_record().to_json())
+    (name,) = change
+    with pytest.raises(SampleFormatError, match=f"{name} is .*, expected a text"):
+        SampleRecord.from_json(json.dumps({**fields, **change}).encode())
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b"\xff"])

@@ -1,6 +1,7 @@
 """Shards from far away: the same as from a folder, once a machine, within bounds, and never half."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -140,7 +141,7 @@ def files_in(cache: ShardCache, suffix: str) -> list[Path]:
     return sorted(cache.folder.glob(f"??/*{suffix}"))
 
 
-def wait_until(condition, seconds: float = 10.0) -> None:
+def wait_until(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -348,7 +349,8 @@ def test_a_killed_download_leaves_nothing_that_is_taken_for_whole(store, server,
     patient = RemoteStore(server.url, cache, UNHURRIED)
     process = multiprocessing.get_context("fork").Process(target=patient.open, args=(shards[0],))
     process.start()
-    wait_until(lambda: any(path.stat().st_size for path in files_in(cache, ".unfinished")))
+    # Its room is taken before the first byte has come.
+    wait_until(lambda: any(path.read_bytes().strip(b"\0") for path in files_in(cache, ".unfinished")))
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     (left,) = files_in(cache, "")
@@ -431,7 +433,7 @@ def test_processes_that_push_out_each_others_shards_stay_within_the_bound(server
         time.sleep(0.3)
         os.kill(processes[0].pid, signal.SIGKILL)
         for process in processes:
-            process.join(60)
+            process.join(300)
     assert [process.exitcode for process in processes[1:]] == [0, 0, 0]
     assert 0 < largest[0] <= cache.max_bytes
 
@@ -466,6 +468,17 @@ def test_a_cache_that_cannot_be_written_is_told(server, shards, tmp_path):
     (tmp_path / "file").write_text("")
     store = RemoteStore(server.url, ShardCache(tmp_path / "file", 2**30), QUICK)
     with pytest.raises(OneProcessInputError, match=r"file: the cache cannot be used .*--loader\.cache-dir"):
+        store.open(shards[0])
+
+
+def test_a_disk_that_knows_no_locks_is_told(store, shards, monkeypatch):
+    def refused(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(
+        OneProcessInputError, match=r"cannot be used \(No locks available\).*--loader\.cache-dir"
+    ):
         store.open(shards[0])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flm.faces.subsets import count_subsets, join_subsets, listed_subsets, subset_names
+from flm.faces.subsets import count_subsets, innermost_subsets, join_subsets, listed_subsets, subset_names
 from flm.metrics.nme import FaceErrors
 
 
@@ -37,6 +37,15 @@ def test_a_face_of_two_subsets_counts_once_in_each_and_once_in_all():
     )
     counted = {name: faces.keys for name, faces in errors.by_subset().items()}
     assert counted == {"blur": ("a",), "occlusion": ("a", "c"), "full": ("a", "b", "c")}
+
+
+def test_the_innermost_subsets_stand_for_those_around_them():
+    assert innermost_subsets(["common", "common/helen", "commons", "rest"]) == [
+        "common/helen",
+        "commons",
+        "rest",
+    ]
+    assert innermost_subsets([]) == []
 
 
 def test_counting_takes_a_face_once_for_each_of_its_subsets():

@@ -10,7 +10,7 @@ from simulated_faces import SimulatedPredictor, drawn_faces, owner_of, rendered_
 
 from flm.bench.face_paths import crossing, still, swaying
 from flm.bench.moving_faces import FacePath, FacePicture, MovingFaces, MovingFrame, Placement
-from flm.inference.tracking.one_euro import FilterConfig
+from flm.inference.tracking.config import FilterConfig
 from flm.inference.tracking.tracker import FaceTracker, TrackConfig, TrackedFace
 
 SIZE = {"width": 640, "height": 360}
@@ -151,14 +151,14 @@ def test_only_so_many_faces_are_followed():
     assert {next(iter(count)) for count in owners(found).values()} == {2, 3}
 
 
-def test_a_reset_forgets_faces_but_not_numbers():
+def test_a_video_is_told_alike_whichever_came_before():
     predictor = SimulatedPredictor()
     tracker = FaceTracker(predictor)
     frames = list(video_of([still(320.0, 180.0, 80.0)], 4))
     assert [face.track_id for face in tracker.update(predictor.show(frames[0]), 0.0)] == [0]
     tracker.reset()
     (face,) = tracker.update(predictor.show(frames[1]), 0.0)
-    assert (face.track_id, face.detected) == (1, True)
+    assert (face.track_id, face.detected) == (0, True)
 
 
 def test_nothing_grows_with_the_video():

@@ -303,6 +303,12 @@ SPOILT = {
         {Kind.BAD_SAMPLE},
         TRAIN_2,
     ),
+    "no text": (spoil_sample(lambda sample: change_json(sample, group=5)), {Kind.BAD_SAMPLE}, TRAIN_2),
+    "a matrix that flattens": (
+        spoil_sample(lambda sample: change_json(sample, image_to_shard=[[1, 0, 0], [0, 1, 0], [0, 0, 0]])),
+        {Kind.BAD_SAMPLE},
+        TRAIN_2,
+    ),
     "a point outside": (spoil_sample(moved_out), {Kind.MISPLACED_FACE}, TRAIN_2),
     "a matrix that is off": (spoil_sample(shifted), {Kind.MISPLACED_FACE}, TRAIN_2),
     "a matrix that turns": (spoil_sample(turned), {Kind.MISPLACED_FACE}, TRAIN_2),
@@ -418,6 +424,29 @@ def test_photos_in_train_and_test_are_a_warning(tmp_path):
     assert str(found.findings[0]).startswith(
         "train-000000.tar: train_1: of train shows the photo of test-0000"
     )
+
+
+def test_a_sample_leaves_every_copy_of_its_tar(tmp_path):
+    """`merge` writes a shard twice for faces that come twice an epoch; one of them alone is looked at."""
+    shards = good_shards()
+    shards["train-000000.tar"].append(make_sample(30, "train_30", group="validation_11"))
+    shards["train-000002.tar"] = shards["train-000000.tar"]
+    write_folder(tmp_path, shards)
+    found = check(tmp_path)
+    assert [finding.kind for finding in found.errors] == [Kind.STRADDLING_PHOTO]
+    repair_shards(found)
+    found = check(tmp_path)
+    assert not found.errors
+    assert [report.entry.num_samples for report in found.reports] == [5, 3, 5, 3]
+
+
+def test_a_subset_that_nobody_is_in_may_be_listed(folder):
+    manifest = Manifest.read(folder)
+    subsets = {**manifest.subsets, "train": {**manifest.subsets["train"], "none": 0}}
+    dataclasses.replace(manifest, subsets=subsets).write(folder)
+    assert not check(folder).errors
+    dataclasses.replace(manifest, subsets={"train": {}}).write(folder)
+    assert [one.detail for one in check(folder).errors] == ["train has 4 faces of even, the manifest says 0"]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -134,7 +134,7 @@ def test_without_pyav_its_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_a_camera_that_is_not_there_is_told_in_one_line(capfd):
-    for source in ("camera:97", "camera:/dev/no-such-camera"):
+    for source in ("camera:97", "camera:/dev/no-such-camera", "camera:99999999999"):
         with pytest.raises(InputError, match=f"{source}: no such camera, or another program has it"):
             open_video(source)
     assert capfd.readouterr() == ("", "")

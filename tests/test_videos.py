@@ -1,6 +1,7 @@
 """`flm predict` with videos among its inputs: done once, told whole, one bad one ends nothing."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,10 @@ def test_a_folder_of_videos_is_done_and_the_bad_one_told(clips, tmp_path):
     assert [video["name"] for video in report["videos"]] == ["a", "sub/b"]
     assert report["videos"][0]["num_frames"] == 6
     assert report["mistakes"] == [{"name": "bad", "source": str(clips / "bad.mp4"), "mistake": mistake}]
-    lines = [json.loads(line) for line in (out / "a.jsonl").read_text().splitlines()]
-    assert [line["frame"] for line in lines] == list(range(6))
+    for name, num_frames in (("a", 6), ("sub/b", 3)):
+        lines = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+        # As if there were no other video.
+        assert [(line["frame"], line["id"]) for line in lines] == [(frame, 0) for frame in range(num_frames)]
 
 
 def test_a_damaged_stretch_ends_neither_its_video_nor_the_others(tmp_path, capsys):
@@ -115,10 +118,30 @@ def test_a_video_that_was_stopped_is_done_anew(clips, tmp_path):
 def test_files_of_others_are_not_replaced(clips, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "a.csv").write_text("mine")
-    with pytest.raises(InputError, match=r"a\.csv: is there already, and would be replaced"):
-        run([clips / "a.mp4"], out)
-    assert (out / "a.csv").read_text() == "mine"
+    for name, inputs in (("a.csv", [clips / "a.mp4"]), ("videos.json", [clips])):
+        (out / name).write_text("mine")
+        os.utime(out / name, (1e9, 1e9))
+        for _ in range(2):  # nor when the same command goes on
+            with pytest.raises(InputError, match=f"{name}: is there already, and would be replaced"):
+                run(inputs, out)
+        assert (out / name).read_text() == "mine"
+
+
+def test_a_video_is_never_replaced_by_what_is_drawn_on_it(clips):
+    before = (clips / "a.mp4").read_bytes()
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(InputError, match=r"a\.mp4: is the input itself"):
+            run([clips / "a.mp4"], clips, formats=VideoFormats(overlay=True), **options)
+    assert (clips / "a.mp4").read_bytes() == before
+
+
+def test_a_name_that_is_no_text_ends_nothing(clips, tmp_path):
+    (clips / "bad.mp4").rename(clips / os.fsdecode(b"caf\xe9.mp4"))
+    for _ in range(2):
+        summary = run([clips], tmp_path / "out")
+        assert (summary.num_videos, summary.num_frames, len(summary.mistakes)) == (3, 9, 1)
+    (mistake,) = json.loads((tmp_path / "out" / "videos.json").read_text())["mistakes"]
+    assert mistake["source"] == f"{clips}/caf\ufffd.mp4"
 
 
 def test_videos_and_pictures_are_told_apart(clips, tmp_path):

@@ -7,7 +7,6 @@ the first look found.
 
 import dataclasses
 import itertools
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -31,7 +30,7 @@ from flm.draw import write_png
 from flm.errors import InputError
 from flm.evaluation.detected_boxes import box_of, cut_around_detected
 from flm.evaluation.passes import cut_around, cut_around_landmarks, find_landmarks
-from flm.files import write_whole
+from flm.files import write_json, write_whole
 from flm.geometry import FaceBox, boxes_around
 from flm.inference.detector import DLIB_SHAPE, YUNET_SHAPE, BoxShape, FaceDetector
 from flm.metrics.nme import measurable, nme
@@ -94,8 +93,11 @@ def bench_boxes(
 
     Raises:
         InputError: checkpoint or shards are missing, damaged or do not fit each other; a face cannot be
-            measured.
+            measured; a number of faces makes no sense.
     """
+    for flag, value, least in (("--num-faces", num_faces, 1), ("--fitted-faces", fitted_faces, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{flag} is {value}, must be at least {least}")
     folder = find_checkpoint(checkpoint)
     network = load_network(folder)
     store = open_store(data)
@@ -125,7 +127,7 @@ def bench_boxes(
         scales=tuple(measured.moved(scale, [Move(scale=scale)]) for scale in SCALES),
         fitted=fit_mapping(store, crop, detector, fitted_faces),
     )
-    write_whole(out / "boxes.json", (json.dumps(dataclasses.asdict(report), indent=2) + "\n").encode())
+    write_json(out / "boxes.json", dataclasses.asdict(report))
     write_whole(out / "boxes.md", boxes_text(report).encode())
     write_png(out / "boxes.png", boxes_picture(report))
     return report

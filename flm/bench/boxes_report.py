@@ -1,12 +1,13 @@
 """What moved boxes and a detector's cost, as a table and a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from flm.fields import from_fields
 from flm.inference.detector import BoxShape
 
 ONE_PASS_COLOR, TWO_PASSES_COLOR = "#3b6fb6", "#c2477f"
@@ -75,6 +76,19 @@ class BoxReport:
     fitted: FittedMapping | None
     """None where there is no split to fit on."""
 
+    @classmethod
+    def from_json(cls, result: Mapping[str, Any], where: str = "boxes.json") -> "BoxReport":
+        """What a benchmark wrote.
+
+        Raises:
+            InputError: it is of another version of flm.
+        """
+        return from_fields(cls, result, where)
+
+    def name_of(self, row: BoxRow) -> str:
+        """What its boxes are called in a table."""
+        return f"detector ({self.detector})" if row.boxes == "detector" else row.boxes
+
 
 def boxes_text(report: BoxReport) -> str:
     """The report in Markdown."""
@@ -87,10 +101,9 @@ def boxes_text(report: BoxReport) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in report.rows:
-        name = f"detector ({report.detector})" if row.boxes == "detector" else row.boxes
         beside = "" if row.boxes == "truth" else f"{row.beside_truth_pct:+.1f} %"
         lines.append(
-            f"| {name} | {row.num_faces} | {row.found_pct:.2f} | {row.nme_pct:.3f} | "
+            f"| {report.name_of(row)} | {row.num_faces} | {row.found_pct:.2f} | {row.nme_pct:.3f} | "
             f"{row.second_pass_nme_pct:.3f} | {beside} |"
         )
     lines += [

@@ -1,4 +1,4 @@
-"""The subjects of `flm bench`. Parsing only: each imports what it needs."""
+"""The benchmarks of `flm bench`. Parsing only: each imports what it needs."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import tyro
 
-from flm.bench.summary.commands import bench_all, bench_readme
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 
 
@@ -28,18 +27,18 @@ def bench_loader(*, data: Path, source: Path, json: Path | None = None) -> None:
 
 
 def bench_order(*, json: Path | None = None) -> None:
-    """The order of a run over 10⁹ faces beside the bars for its start and for any place of it.
+    """The order of a run over 10⁹ faces: how soon it is there, and how soon any place of it.
 
     Such as:
       flm bench order --json order.json
 
     Args:
-        json: Where the rows are written.
+        json: Where the figures are written.
     """
-    from flm.bench.measure import publish
+    from flm.bench.figures import publish_figures
     from flm.bench.order import bench_order as measure
 
-    publish(measure(), json)
+    publish_figures(measure(), json)
 
 
 def bench_convert(*, data: Path, json: Path | None = None) -> None:
@@ -197,9 +196,8 @@ def bench_predict(
         quick: Only see that all runs; the numbers say little.
     """
     from flm.bench.predict.predict import bench_predict as measure
-    from flm.bench.predict.setting import Length
+    from flm.bench.predict.setting import PredictLength
 
-    length = Length.quick() if quick else Length()
     measure(
         checkpoint,
         data,
@@ -207,7 +205,7 @@ def bench_predict(
         split=split,
         detector=detector,
         dlib_model=dlib_model,
-        length=length,
+        length=PredictLength.quick() if quick else None,
         threads=threads,
     )
 
@@ -230,12 +228,12 @@ def bench_demo(
         detector: YuNet's file; fetched once if not given.
         visitors: How many ask at once; 0 leaves them out.
         lasts_s: How long they do.
-        json: Where the rows are written.
+        json: Where the figures are written.
     """
     from flm.bench.demo.demo import bench_demo as measure
-    from flm.bench.measure import publish
+    from flm.bench.figures import publish_figures
 
-    publish(measure(checkpoint, detector=detector, num_visitors=visitors, lasts_s=lasts_s), json)
+    publish_figures(measure(checkpoint, detector=detector, num_visitors=visitors, lasts_s=lasts_s), json)
 
 
 def bench_gpu(
@@ -263,11 +261,10 @@ def bench_gpu(
         quick: Only see that all runs; the numbers say nothing.
     """
     from flm.bench.gpu.check import bench_gpu as measure
-    from flm.bench.gpu.measures import Length
+    from flm.bench.gpu.measures import GpuLength
 
-    report = measure(
-        data, json, recipe=recipe, tests=tests, limit_s=limit_s, length=Length.quick() if quick else None
-    )
+    length = GpuLength.quick() if quick else None
+    report = measure(data, json, recipe=recipe, tests=tests, limit_s=limit_s, length=length)
     print(report.text())
     print(f"{json} has all of it")
     if report.has_failed:
@@ -287,5 +284,3 @@ MEASURED: Mapping[str, Callable[..., object]] = {
     "gpu": bench_gpu,
 }
 """By name; `flm bench all` runs them in this order, and knows from the parameters what each needs."""
-
-BENCHMARKS: Mapping[str, Callable[..., object]] = {**MEASURED, "all": bench_all, "readme": bench_readme}

@@ -5,13 +5,12 @@ import math
 import numpy as np
 
 from flm.bench.moving_faces import FacePath, FacePicture, Placement
-from flm.data.reader import ShardReader
+from flm.data.split_samples import samples_at
 from flm.data.store import open_store
 from flm.errors import InputError
 from flm.faces.pose import head_pose
 from flm.geometry import FaceBox
 from flm.inference.detector import FaceDetector
-from flm.landmarks import scheme_named
 
 MOST_YAW_DEG = 20.0
 """Of the faces that are taken out of shards: one that looks aside is no face for a video."""
@@ -113,15 +112,12 @@ def faces_of_shards(
         InputError: there are not as many, or no such split.
     """
     store = open_store(data)
-    manifest = store.manifest
-    scheme, shards = scheme_named(manifest.scheme), manifest.splits.get(split, ())
-    places = [(shard, place) for shard, entry in enumerate(shards) for place in range(entry.num_samples)]
-    reader = ShardReader(store, tuple(shards), max_open_files=4)
+    scheme = store.manifest.landmark_scheme
+    order = np.random.default_rng(seed).permutation(store.manifest.num_samples(split))
     found: dict[str, FacePicture] = {}
-    for row in np.random.default_rng(seed).permutation(len(places)).tolist():
+    for sample in samples_at(store, split, order):
         if len(found) == count:
             break
-        sample = reader.read(*places[row])
         landmarks = sample.record.landmarks_shard.astype(np.float64)
         pose = head_pose(landmarks, scheme)
         is_large = FaceBox.around(landmarks).long_side >= FEWEST_PX
@@ -130,7 +126,6 @@ def faces_of_shards(
             found.setdefault(
                 sample.record.group, FacePicture(picture=sample.crop_shard.copy(), landmarks=landmarks)
             )
-    reader.close()
     if len(found) < count:
         alone = "" if detector is None else " and are found alone"
         raise InputError(

@@ -23,7 +23,7 @@ from flm.checkpoint import CHECKPOINTS, MODEL_NAME, TRAINING_NAME
 from flm.data.store import open_store
 from flm.errors import InputError
 from flm.fields import to_fields
-from flm.files import write_whole
+from flm.files import write_json
 from flm.runlog.log import LOG_NAME
 
 Moment = Literal["step", "saving", "evaluation"]
@@ -71,7 +71,7 @@ class Faults:
         """All fields, with how it was done."""
         how = f"{PROCESSES} processes on the processor, torchrun --max-restarts {self.kills}, SIGKILL of one"
         fields = {**to_fields(self), "how": how}
-        write_whole(path, (json.dumps(fields, indent=2) + "\n").encode())
+        write_json(path, fields)
 
 
 def bench_faults(data: Path, *, kills: int, seed: int = 0) -> Faults:
@@ -183,8 +183,10 @@ def _process(launcher: subprocess.Popen[bytes], rank: int) -> int:
     """The process of a rank, among those that a launcher started."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     for child in children:
-        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            return int(child)
+        # One may end in the meantime.
+        with contextlib.suppress(OSError):
+            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return int(child)
     raise InputError(f"rank {rank} is not among the processes of the launcher")
 
 

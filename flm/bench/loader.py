@@ -15,6 +15,7 @@ import simplejpeg
 import torch
 import torchvision.transforms as transforms
 import torchvision.transforms.functional as TF
+from jaxtyping import Float64
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +25,7 @@ from flm.data.batches import CropShape
 from flm.data.loader import LoaderConfig, ProcessPlace, training_batches
 from flm.data.samples import Batch, SampleRecord
 from flm.data.store import open_store
+from flm.errors import InputError
 from flm.geometry import transform_points
 from flm.recipes import recipe_named
 
@@ -42,8 +44,8 @@ LARGE_SCALE = 3.5
 class _Face:
     path: Path
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom."""
-    landmarks: np.ndarray
+    """Left, top, right, bottom; px of the picture, as the landmarks."""
+    landmarks: Float64[np.ndarray, "points 2"]
 
 
 class PerFileFaces(Dataset):
@@ -76,8 +78,11 @@ def bench_loader(data: Path, source: Path) -> list[Row]:
     Args:
         data: folder of shards of an iBUG archive.
         source: the archive's folder, whose files the per-file loader reads.
+
+    Raises:
+        InputError: there are no shards, or a file that they were made of is missing.
     """
-    faces, jpegs = faces_and_bytes(data, source)
+    faces, jpegs = training_faces(data, source), list(_members(data, ".jpg"))
     with tempfile.TemporaryDirectory() as folder:
         large = _scaled_up(faces[:LARGE_PICTURES], Path(folder))
         sides = (
@@ -101,22 +106,36 @@ def bench_loader(data: Path, source: Path) -> list[Row]:
     ]
 
 
-def faces_and_bytes(data: Path, source: Path) -> tuple[list[_Face], list[bytes]]:
-    """The training faces as files and boxes, and the JPEG bytes of their stored crops."""
-    faces, jpegs = [], []
+def training_faces(data: Path, source: Path) -> list[_Face]:
+    """The training faces as files and boxes.
+
+    Args:
+        data: folder of shards of an iBUG archive.
+        source: the archive's folder.
+
+    Raises:
+        InputError: there are no shards, or a file that they were made of is missing.
+    """
+    return [_face(SampleRecord.from_json(text), source) for text in _members(data, ".json")]
+
+
+def _members(data: Path, suffix: str) -> Iterator[bytes]:
+    """The contents of the training shards' files of a kind."""
     for entry in open_store(data).manifest.shards_of("train"):
         with tarfile.open(data / entry.name) as tar:
             for member in tar:
-                file = tar.extractfile(member)
-                assert file is not None
-                if member.name.endswith(".jpg"):
-                    jpegs.append(file.read())
-                else:
-                    faces.append(_face(SampleRecord.from_json(file.read()), source))
-    return faces, jpegs
+                if member.name.endswith(suffix):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    yield file.read()
 
 
 def _face(record: SampleRecord, source: Path) -> _Face:
+    if not (source / record.source_file).is_file():
+        raise InputError(
+            f"--source {source}: has no {record.source_file}, which the shards were made of; give the "
+            "archive's folder"
+        )
     box = record.face_box_image
     return _Face(
         path=source / record.source_file,

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,7 +48,7 @@ class Machine:
             accelerator=_accelerator(),
             system=_system(),
             python=platform.python_version(),
-            torch=_version("torch"),
+            torch=versions_of(["torch"]).get("torch", "not installed"),
             commit=_commit(CHECKOUT),
             load=load_average(),
         )
@@ -85,9 +86,9 @@ def processor() -> str:
     return next(iter(_from_cpuinfo("model name")), platform.processor() or platform.machine())
 
 
-def usable_threads() -> int | None:
+def usable_threads() -> int:
     """On how many of the machine's threads this process may run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cores() -> int | None:
@@ -117,11 +118,13 @@ def _system() -> str:
     return platform.platform()
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _accelerator() -> str:

@@ -139,16 +139,17 @@ def _serve(
         except (EOFError, ConnectionResetError):
             return
         next(steps)
-        _wait_for_gpu()
+        wait_for_gpu()
         started_s = time.perf_counter()
         made = [next(steps) for _ in range(count)]
-        _wait_for_gpu()
+        wait_for_gpu()
         elapsed_s = time.perf_counter() - started_s
         _give_back_memory()
         pipe.send((made, elapsed_s))
 
 
-def _wait_for_gpu() -> None:
+def wait_for_gpu() -> None:
+    """Until it has done what it was told to; at once where there is none."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

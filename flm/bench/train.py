@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +14,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from flm.augment import augment
-from flm.bench.loader import WORKERS, PerFileFaces, faces_and_bytes
+from flm.bench.loader import WORKERS, PerFileFaces, training_faces
+from flm.bench.machine import usable_threads
 from flm.bench.measure import Conditions, Row, medians
 from flm.bench.team import Step, Team, Turn
-from flm.data.store import open_store
 from flm.model.losses import landmark_loss
 from flm.model.network import build_network
 from flm.recipes import recipe_named
@@ -34,7 +33,7 @@ SAVE_EVERY_STEPS = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Length:
+class TrainLength:
     """How long is measured."""
 
     repetitions: int = 5
@@ -45,7 +44,7 @@ class Length:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
+class SideSetting:
     """What a side trains."""
 
     config: TrainConfig
@@ -55,16 +54,16 @@ class Setting:
     """Of `training_and_saving`, with the one that is not timed."""
 
 
-Side = Callable[[Setting], Iterator[Step]]
+Side = Callable[[SideSetting], Iterator[Step]]
 
 
-def training(setting: Setting) -> Iterator[Step]:
+def training(setting: SideSetting) -> Iterator[Step]:
     """Our training, from shards to the update."""
     for _, step in _steps(setting.config):
         yield step
 
 
-def training_and_saving(setting: Setting) -> Iterator[Step]:
+def training_and_saving(setting: SideSetting) -> Iterator[Step]:
     """The same with a checkpoint in each turn, which is written while the next steps are made."""
     for run, step in _steps(setting.config):
         # The first step made the team ready, the next is not timed.
@@ -84,7 +83,7 @@ def _steps(config: TrainConfig) -> Iterator[tuple[Run, Step]]:
         yield run, Step(len(batch), waited_s)
 
 
-def resident(setting: Setting) -> Iterator[Step]:
+def resident(setting: SideSetting) -> Iterator[Step]:
     """The same network on one batch that stays in memory: forward, backward, update and nothing else."""
     run = build(setting.config)
     config, network, optimizer = run.config, run.trained.train(), run.optimizer
@@ -98,13 +97,13 @@ def resident(setting: Setting) -> Iterator[Step]:
         yield Step(len(batch))
 
 
-def usual(setting: Setting) -> Iterator[Step]:
+def usual(setting: SideSetting) -> Iterator[Step]:
     """The reference project's way: one file a sample, float32, contiguous memory, Adam, MSE."""
     config, source = setting.config, setting.source
     assert source is not None
     network = build_network(config.model).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.learning_rate)
-    faces = PerFileFaces(faces_and_bytes(Path(config.data), source)[0])
+    faces = PerFileFaces(training_faces(Path(config.data), source))
     while True:
         for images, landmarks in DataLoader(faces, config.batch_size, shuffle=True, num_workers=WORKERS):
             optimizer.zero_grad()
@@ -122,13 +121,14 @@ def bench_train(data: Path, source: Path) -> list[Row]:
         source: the archive's folder, whose files the usual way reads.
 
     Raises:
-        InputError: there are no shards.
+        InputError: there are no shards, or a file that they were made of is missing.
     """
-    open_store(data)
-    return measure(dataclasses.replace(recipe_named(RECIPE), data=str(data)), source, Length())
+    # Here, where it is told in a line, and not by a process of its own.
+    training_faces(data, source)
+    return measure(dataclasses.replace(recipe_named(RECIPE), data=str(data)), source, TrainLength())
 
 
-def measure(config: TrainConfig, source: Path, length: Length) -> list[Row]:
+def measure(config: TrainConfig, source: Path, length: TrainLength) -> list[Row]:
     """Measure a configuration, with all cores and with one.
 
     Args:
@@ -136,14 +136,14 @@ def measure(config: TrainConfig, source: Path, length: Length) -> list[Row]:
         source: files of the usual way.
         length: of the measurement.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_threads()
     settled = dataclasses.replace(config, steps=10**6, tracking=TrackingConfig(tracker="none"))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
         def team(name: str, side: Side, *, processes: int = 1, threads: int = cores) -> Callable[[int], Turn]:
             its = dataclasses.replace(settled, out=folder / name)
-            setting = Setting(config=its, source=source, turn_steps=length.saving_steps + 1)
+            setting = SideSetting(config=its, source=source, turn_steps=length.saving_steps + 1)
             one = stack.enter_context(Team(side, setting, processes=processes, threads=threads))
             one.wait_until_ready()
             return one.take_turn
@@ -194,7 +194,7 @@ def _rows(rates: list[float], busy: float, how: str) -> list[Row]:
     ]
 
 
-def _saving_row(rates: list[float], batch_size: int, length: Length) -> Row:
+def _saving_row(rates: list[float], batch_size: int, length: TrainLength) -> Row:
     """What one checkpoint costs in a turn that holds it, spread over the steps between two."""
     saving, plain = rates
     seconds = length.saving_steps * batch_size * (1 / saving - 1 / plain)

@@ -12,10 +12,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from flm.checkpoint import write_json
 from flm.command_line import run_command
 from flm.data.store import open_store
 from flm.errors import InputError
+from flm.files import write_json
 from flm.model.network import ModelConfig, build_network
 from flm.recipes import recipe_named
 from flm.training.config import TrainConfig
@@ -143,9 +143,8 @@ def gradient_bytes_of(model: ModelConfig) -> tuple[int, int]:
     """Bytes of the gradients of a network, and of its batch statistics, without making its weights."""
     with torch.device("meta"):
         network = build_network(model, load_weights=False)
-    statistics = [
-        value for name, value in network.state_dict().items() if name in dict(network.named_buffers())
-    ]
+    buffers = {name for name, _ in network.named_buffers()}
+    statistics = [value for name, value in network.state_dict().items() if name in buffers]
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     return _num_bytes(weights), _num_bytes(statistics)
 

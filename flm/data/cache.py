@@ -125,10 +125,11 @@ class ShardCache:
     def _claimed(self, shard: ShardEntry, *, wait: bool) -> Iterator[BinaryIO | None]:
         """The unfinished file of a shard, for this thread alone; None if there is nothing to do now."""
         path = self._unfinished(shard)
-        with self._mistakes():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-        with file, _flock(file, wait=wait) as is_locked:
+        with contextlib.ExitStack() as stack:
+            with self._mistakes():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b"))
+                is_locked = stack.enter_context(_flock(file, wait=wait))
             if not is_locked or not _is_at(path, file):
                 yield None
                 return

@@ -5,23 +5,24 @@ Its size grows with the number of shards, never with the number of samples.
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from flm.data.sample_format import MOST_CROP_SIDE_PX, SampleFormat
 from flm.errors import InputError
 from flm.fields import from_fields, parse_json
-from flm.files import write_whole
+from flm.files import write_json
 from flm.landmarks import LandmarkScheme, scheme_named
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA_VERSION = 1
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 """Those of conversion, in the order in which they are told."""
 
 _PLAIN_NAME = re.compile(r"[^/\\:\x00-\x1f]+")
@@ -117,8 +118,7 @@ class Manifest:
             del fields["sample_format"]
         if not self.labels:
             del fields["labels"]
-        text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
-        write_whole(folder / MANIFEST_NAME, text.encode())
+        write_json(folder / MANIFEST_NAME, fields)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
 import os
@@ -13,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from flm.data.manifest import MANIFEST_NAME, SPLITS, Manifest, ShardEntry
+from flm.data.tars import TarSample
 from flm.data.writer import write_shard
 from flm.errors import InputError
-from flm.files import sha256_of, sync, write_whole
+from flm.files import DISK_FULL, sha256_of, sync, write_whole
 from flm.process.interruption import signals_deferred
 
 LOCK_NAME = ".convert.lock"
@@ -66,9 +66,7 @@ def replaced_when_done(out: Path, *, keep_unfinished: bool = False) -> Iterator[
                 out.rmdir()
 
 
-def add_shard(
-    unfinished: Path, name: str, samples: Iterable[dict[str, str | bytes]], *, made_from: str
-) -> None:
+def add_shard(unfinished: Path, name: str, samples: Iterable[TarSample], *, made_from: str) -> None:
     """Write a tar into an unfinished folder, and then its entry beside it.
 
     Args:
@@ -99,11 +97,23 @@ def is_done(name: str, made_from: str, unfinished: Path, out: Path) -> bool:
     listed = _entries_of_manifest(out).get(name)
     if listed is None or not _is_whole(listed, made_from, out / name):
         return False
-    # A second name for the same bytes; `out` keeps its own until the new folder is published.
+    # `out` keeps its own until the new folder is published.
     (unfinished / name).unlink(missing_ok=True)
-    (unfinished / name).hardlink_to(out / name)
+    link_or_copy(out / name, unfinished / name)
     _write_entry(unfinished, listed)
     return True
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a tar a second name, or copy it where the disk has no such names.
+
+    Raises:
+        OSError: it is not there, or there is no room.
+    """
+    try:
+        path.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def _is_whole(entry: ShardEntry, made_from: str, path: Path) -> bool:
@@ -130,10 +140,14 @@ def locked(out: Path) -> Iterator[None]:
     """Nobody else writes into the folder while the block runs.
 
     Raises:
-        InputError: somebody does already.
+        InputError: somebody does already, or it cannot be written.
     """
     path = out / LOCK_NAME
-    with path.open("w") as lock:
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise _not_writable(out, error) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Who held it a moment ago may have removed the file, and a third one made a new one.
@@ -143,10 +157,16 @@ def locked(out: Path) -> Iterator[None]:
             raise InputError(
                 f"{out}: another conversion is writing here; wait for it or choose another --out"
             ) from error
+        except OSError as error:  # as on a disk that knows no locks
+            raise _not_writable(out, error) from error
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _not_writable(out: Path, error: OSError) -> InputError:
+    return InputError(f"{out}: cannot be written ({error.strerror}); make room, or take a folder that can")
 
 
 def _shards_to_replace(out: Path) -> frozenset[str]:
@@ -174,20 +194,21 @@ def _publish(unfinished: Path, out: Path, stale: frozenset[str]) -> None:
     """Put the new shards in place of the old ones.
 
     The manifest goes first and comes last: a folder without one counts as empty, so no reader ever takes a
-    mixture of old and new for whole.
+    mixture of old and new for whole. Tars that it does not list were left by a start with other options.
     """
+    names = [shard.name for shards in Manifest.read(unfinished).splits.values() for shard in shards]
     sync(unfinished)
     (out / MANIFEST_NAME).unlink(missing_ok=True)
     for name in stale:
         (out / name).unlink(missing_ok=True)
-    for path in sorted(unfinished.glob("*.tar")):
-        path.replace(out / path.name)
+    for name in names:
+        (unfinished / name).replace(out / name)
     sync(out)
     (unfinished / MANIFEST_NAME).replace(out / MANIFEST_NAME)
     sync(out)
 
 
 def _what_to_do(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return "the disk is full; free space or choose another --out"
     return f"cannot be written ({error.strerror}); choose another --out"

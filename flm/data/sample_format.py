@@ -1,10 +1,29 @@
-"""How shards that someone else made say what ours say in a `SampleRecord`."""
+"""How shards that someone else made say what ours say in a `SampleRecord`, and how large stored crops are."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 MOST_CROP_SIDE_PX = 4096
 """A stored crop whose header claims more is not decoded: a few bytes could ask for all memory there is."""
+
+LEAST_CROP_SIDE_PX = 16
+MOST_CROP_MARGIN = 5.0
+
+
+def check_stored_crop(size_px: int, margin: float) -> None:
+    """Refuse crops that nobody could want, before many are made.
+
+    Args:
+        size_px: side of the stored crops.
+        margin: share of the landmarks' box that they add on each side.
+
+    Raises:
+        ValueError: one of the two is out of range; names its flag.
+    """
+    if not LEAST_CROP_SIDE_PX <= size_px <= MOST_CROP_SIDE_PX:
+        raise ValueError(f"--crop-size-px is {size_px}, expected {LEAST_CROP_SIDE_PX} to {MOST_CROP_SIDE_PX}")
+    if not 0 <= margin <= MOST_CROP_MARGIN:  # nan neither
+        raise ValueError(f"--crop-margin is {margin}, expected 0 to {MOST_CROP_MARGIN:g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from flm.data.sample_format import MOST_CROP_SIDE_PX
+from flm.data.tars import TarSample
 from flm.geometry import FaceBox
 from flm.landmarks import LandmarkScheme, scheme_named
 
@@ -28,6 +29,10 @@ JPEG_QUALITY = 92
 
 LANDMARK_DECIMALS = 4
 """A ten-thousandth of a pixel, also after a crop was shrunk tenfold far below the error of any annotation."""
+
+
+_TEXTS = ("subset", "source_file", "group")
+"""Fields of a `SampleRecord` that a stranger's JSON might have as something else."""
 
 
 class SampleFormatError(ValueError):
@@ -69,7 +74,7 @@ class SampleRecord:
         if not math.isfinite(self.landmarks_shard.sum()):
             raise SampleFormatError("landmarks_shard has a coordinate that is not finite")
         if not _keeps_orientation(self.image_to_shard):
-            raise SampleFormatError("image_to_shard is not an invertible matrix that keeps orientation")
+            raise SampleFormatError("image_to_shard is no invertible affine matrix that keeps orientation")
 
     def to_json(self) -> bytes:
         """The bytes of `KEY.json`: one line, keys in the order of the fields, no spaces."""
@@ -97,6 +102,11 @@ class SampleRecord:
             version = fields.pop("schema_version")
             if version != SAMPLE_SCHEMA_VERSION:
                 raise SampleFormatError(f"schema_version {version}, expected {SAMPLE_SCHEMA_VERSION}")
+            for name in _TEXTS:
+                if not isinstance(fields[name], str):
+                    raise SampleFormatError(f"{name} is {fields[name]!r}, expected a text")
+            if not isinstance(fields.get("mirror_of"), str | None):
+                raise SampleFormatError(f"mirror_of is {fields['mirror_of']!r}, expected a text or null")
             fields["landmarks_shard"] = np.asarray(fields["landmarks_shard"], dtype=np.float64)
             fields["image_to_shard"] = np.asarray(fields["image_to_shard"], dtype=np.float64)
             fields["face_box_image"] = FaceBox(
@@ -112,14 +122,12 @@ class SampleRecord:
 
 
 def _keeps_orientation(a_to_b: Float[np.ndarray, "3 3"]) -> bool:
-    (a, b, _), (c, d, _), _ = a_to_b.tolist()
-    return 0 < a * d - b * c < math.inf and math.isfinite(a_to_b.sum())
+    (a, b, _), (c, d, _), last = a_to_b.tolist()
+    return 0 < a * d - b * c < math.inf and math.isfinite(a_to_b.sum()) and last == [0, 0, 1]
 
 
-def encode_sample(
-    key: str, crop: UInt8[np.ndarray, "size size 3"], record: SampleRecord
-) -> dict[str, str | bytes]:
-    """A sample as `webdataset.TarWriter` takes it.
+def encode_sample(key: str, crop: UInt8[np.ndarray, "size size 3"], record: SampleRecord) -> TarSample:
+    """The members of a sample, as `OwnSamples` reads them.
 
     Args:
         key: name of the two members, without a dot.

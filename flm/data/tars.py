@@ -3,6 +3,9 @@
 import tarfile
 from pathlib import PurePosixPath
 
+TarSample = dict[str, str | bytes]
+"""A sample as `webdataset.TarWriter` takes it: its name under `__key__`, its members by their extension."""
+
 
 def split_member_name(name: str) -> tuple[str, str]:
     """Key and extension of a member, as the WebDataset convention has them.

@@ -2,17 +2,18 @@
 
 import io
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from flm.data.manifest import ShardEntry
+from flm.data.tars import TarSample
 from flm.files import sha256_of, sync
 
 MEMBER_MTIME_S = 946_684_800
 """Start of the year 2000, for every member of every tar."""
 
 
-def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]], *, made_from: str = "") -> ShardEntry:
+def write_shard(path: Path, samples: Iterable[TarSample], *, made_from: str = "") -> ShardEntry:
     """Write samples, as `flm.data.samples.encode_sample` makes them, and wait until they are on the disk.
 
     Args:
@@ -38,7 +39,7 @@ def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]], *, made_f
     )
 
 
-def _add(tar: tarfile.TarFile, sample: Mapping[str, str | bytes]) -> None:
+def _add(tar: tarfile.TarFile, sample: TarSample) -> None:
     """As webdataset's TarWriter does it, which loads torch, more memory than all else here takes."""
     for extension in sorted(sample.keys() - {"__key__"}):
         content = sample[extension]

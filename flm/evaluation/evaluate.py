@@ -13,8 +13,7 @@ import torch.distributed
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from flm.data.batches import Boxes
-from flm.data.loader import CropShape
+from flm.data.batches import Boxes, CropShape
 from flm.data.samples import Batch
 from flm.errors import InputError
 from flm.evaluation.detected_boxes import cut_around_detected

@@ -56,8 +56,11 @@ def evaluate_checkpoint(
         which tells it.
 
     Raises:
-        InputError: checkpoint or shards are missing, damaged or do not fit each other.
+        InputError: checkpoint or shards are missing, damaged or do not fit each other; a number is too small.
     """
+    for flag, value, least in (("--batch-size", batch_size, 1), ("--num-workers", num_workers, 0)):
+        if value < least:
+            raise InputError(f"{flag} is {value}, must be at least {least}")
     folder = find_checkpoint(checkpoint)
     network = load_network(folder)
     store = open_store(data, cache_dir=cache_dir, cache_gib=cache_gib)

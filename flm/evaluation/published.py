@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from flm.metrics.nme import WHOLE
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
@@ -21,6 +23,23 @@ class Protocol:
     """Faces of each subset of the test set, as the columns of the table."""
     normalization: str
     about: str
+
+    def measured_whole(self, subsets: Mapping[str, tuple[int, float]]) -> dict[str, float]:
+        """The errors on those subsets of the test set that were measured whole, and on no others.
+
+        As many faces in all are the same faces only where each part has as many.
+
+        Args:
+            subsets: of the same test set; number of faces and error of each.
+        """
+        whole = {
+            name: subsets[name][1]
+            for name, num_faces in self.subsets.items()
+            if name in subsets and subsets[name][0] == num_faces
+        }
+        if whole.keys() != self.subsets.keys():
+            whole.pop(WHOLE, None)
+        return whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

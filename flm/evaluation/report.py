@@ -95,6 +95,12 @@ class EvalReport:
         return None if points is None else face_reliability(points, self.errors.nme, self.calibration)
 
     @property
+    def curve_subsets(self) -> list[str]:
+        """Those with a curve of their own beside that of all faces: no parts of others, and not all faces."""
+        num_faces = self.summary.num_faces
+        return [name for name, part in self.subsets.items() if "/" not in name and part.num_faces < num_faces]
+
+    @property
     def num_not_detected(self) -> int:
         """How many faces the detector missed; 0 without one."""
         return len(self.not_detected)
@@ -236,9 +242,7 @@ def _faces_picture(
 
 
 def ced_curve_picture(report: EvalReport, up_to: float = 0.10) -> UInt8[np.ndarray, "height width 3"]:
-    """The cumulative error curve of each subset: which share of its faces has at most an error.
-
-    Subsets of subsets, such as `common/helen`, are left to the table.
+    """The cumulative error curves of all faces and of `curve_subsets`: which share has at most an error.
 
     Args:
         report: of one evaluation.
@@ -257,16 +261,17 @@ def ced_curve_picture(report: EvalReport, up_to: float = 0.10) -> UInt8[np.ndarr
     figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, faces in report.errors.by_subset().items():
-        if "/" not in name:
-            errors, shares = cumulative_error_curve(faces.nme, up_to)
-            label = (
-                f"{name}: NME {100 * faces.nme.mean():.2f} %, AUC {area_under_curve(faces.nme, up_to):.3f}"
-                f" ({len(faces)} faces)"
-            )
-            (line,) = axes.plot(100 * errors, 100 * shares, drawstyle="steps-post", label=label)
-            if name == WHOLE:
-                line.set(linewidth=2.4, color="0.15")
+    by_subset = report.errors.by_subset()
+    for name in (*report.curve_subsets, WHOLE):
+        faces = by_subset[name]
+        errors, shares = cumulative_error_curve(faces.nme, up_to)
+        label = (
+            f"{name}: NME {100 * faces.nme.mean():.2f} %, AUC {area_under_curve(faces.nme, up_to):.3f}"
+            f" ({len(faces)} faces)"
+        )
+        (line,) = axes.plot(100 * errors, 100 * shares, drawstyle="steps-post", label=label)
+        if name == WHOLE:
+            line.set(linewidth=2.4, color="0.15")
     axes.set(
         xlim=(0, 100 * up_to),
         ylim=(0, 100),

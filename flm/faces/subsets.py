@@ -28,6 +28,12 @@ def subset_names(subset: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def innermost_subsets(names: Iterable[str]) -> list[str]:
+    """Without those that others of them lie in: `common/helen` stands for `common` too."""
+    listed = list(names)
+    return [name for name in listed if not any(other.startswith(f"{name}/") for other in listed)]
+
+
 def count_subsets(subsets: Iterable[str]) -> dict[str, int]:
     """How many faces each listed subset has, in the order of the names; a face may count in several."""
     return dict(sorted(Counter(name for subset in subsets for name in listed_subsets(subset)).items()))

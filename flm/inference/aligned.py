@@ -5,6 +5,7 @@ from jaxtyping import Float, UInt8
 
 from flm.faces.landmark_conversion import shared_points
 from flm.faces.pose import SIDES_OF_THE_JAW, mean_face
+from flm.faces.shape import as_complex, turn_onto
 from flm.geometry import resample
 from flm.landmarks import IBUG_68, LandmarkScheme
 
@@ -33,6 +34,9 @@ def aligned_crop(
         landmarks_image: px of the picture.
         scheme: of the landmarks.
         size_px: side of the crop.
+
+    Raises:
+        ValueError: as `image_to_aligned`.
     """
     return resample(picture, image_to_aligned(landmarks_image, scheme, size_px), size_px)
 
@@ -45,22 +49,20 @@ def image_to_aligned(
     Raises:
         ValueError: the landmarks are all in one place, or not finite.
 
-    Source: Schönemann and Carroll, "Fitting One Matrix to Another under Choice of a Central Dilation and a
-    Rigid Motion", 1970; the scale is that of the spreads, which does not shrink where the fit is poor.
+    The turn is that of least squares; the scale is that of the spreads, which does not shrink where the fit
+    is poor.
     """
     own, reference = shared_points(scheme, IBUG_68)
     inner = [row for row, point in enumerate(reference) if point not in SIDES_OF_THE_JAW]
-    seen = landmarks_image[np.array(own)[inner]].astype(np.float64)
-    wanted = (mean_face()[np.array(reference)[inner], :2] - MIDDLE_OF_FACE) * MEAN_FACE_SHARE * size_px
-    seen_middle, wanted_middle = seen.mean(axis=0), wanted.mean(axis=0)
+    seen = as_complex(landmarks_image[np.array(own)[inner]])
+    mean = mean_face()[np.array(reference)[inner], :2]
+    wanted = as_complex((mean - MIDDLE_OF_FACE) * MEAN_FACE_SHARE * size_px)
+    seen_middle, wanted_middle = complex(seen.mean()), complex(wanted.mean())
     seen, wanted = seen - seen_middle, wanted - wanted_middle
     spread = float(np.linalg.norm(seen))
     if not np.isfinite(spread) or spread < SMALLEST_SPREAD_PX:
         raise ValueError("the landmarks show no face")
-    along = (seen * wanted).sum()
-    across = (seen[:, 0] * wanted[:, 1] - seen[:, 1] * wanted[:, 0]).sum()
-    turn = np.array([[along, -across], [across, along]]) / max(float(np.hypot(along, across)), 1e-12)
-    matrix = np.eye(3)
-    matrix[:2, :2] = turn * float(np.linalg.norm(wanted)) / spread
-    matrix[:2, 2] = wanted_middle + (size_px - 1) / 2 - matrix[:2, :2] @ seen_middle
-    return matrix
+    turn = turn_onto(seen, wanted)
+    turn *= float(np.linalg.norm(wanted)) / spread / abs(turn)
+    shift = wanted_middle + (1 + 1j) * (size_px - 1) / 2 - turn * seen_middle
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1.0]])

@@ -1,6 +1,6 @@
 """How faces are looked for: apart from the detectors, so that a command line knows its flags at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,15 @@ class DetectorConfig:
             raise ValueError(f"--detector.min-score is {self.min_score}, must be between 0 and 1")
         if not 64 <= self.side_px <= 4096:
             raise ValueError(f"--detector.side-px is {self.side_px}, must be between 64 and 4096")
+
+    def flags(self) -> tuple[str, ...]:
+        """The words of a command line for all that is not as usual."""
+        words: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                words += [f"--detector.{field.name.replace('_', '-')}", str(value)]
+        return tuple(words)
 
 
 ANY_DETECTOR = DetectorConfig()

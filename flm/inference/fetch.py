@@ -16,11 +16,10 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as LookupTimeoutError
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 
 Answer = TypeVar("Answer")
 
@@ -65,13 +64,12 @@ def fetch_url(url: str, *, allow_private: bool = False, limits: FetchLimits = LI
     return _followed(url, lambda _, answer: _content(answer, limits), allow_private, limits)
 
 
-def last_url(url: str, *, allow_private: bool = False, limits: FetchLimits = LIMITS) -> str:
+def last_url(url: str, *, allow_private: bool = False) -> str:
     """Where a URL leads to in the end, for those who fetch it by other means and follow no redirects.
 
     Args:
         url: http or https.
         allow_private: see `fetch_url`.
-        limits: of time and redirects.
 
     Raises:
         InputError: as for `fetch_url`.
@@ -81,7 +79,7 @@ def last_url(url: str, *, allow_private: bool = False, limits: FetchLimits = LIM
         _check_status(answer)
         return last
 
-    return _followed(url, here, allow_private, limits)
+    return _followed(url, here, allow_private, LIMITS)
 
 
 def _followed(
@@ -103,10 +101,12 @@ def _followed(
         except _RefusedError as refusal:
             where = "" if here == url else f" leads to {_shown(here)}, which"
             raise InputError(f"{_shown(url)}:{where} {refusal}") from refusal
-        except (TimeoutError, LookupTimeoutError) as error:
+        except TimeoutError as error:
             raise InputError(f"{_shown(url)}: took longer than {limits.time_s:g} s; try again") from error
         except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
-            raise InputError(f"{_shown(url)}: cannot be fetched ({_reason(error)}); check the URL") from error
+            raise InputError(
+                f"{_shown(url)}: cannot be fetched ({first_line(error)}); check the URL"
+            ) from error
         if not there:
             raise InputError(f"{_shown(url)}: redirects to nowhere; check the URL")
         here = urllib.parse.urljoin(here, there)
@@ -276,7 +276,3 @@ def _shown(url: str) -> str:
         parts = urllib.parse.urlsplit(shown)
         shown = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return shown if len(shown) <= 200 else f"{shown[:200]}…"
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

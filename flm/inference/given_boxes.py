@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -94,7 +95,7 @@ def _box(numbers: Sequence[Any]) -> FaceBox:
 
 
 def _table_rows(path: Path, text: str) -> list[tuple[str, str, Any]]:
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text))
     missing = [name for name in BOX_COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"{path}:1: the column {missing[0]} is missing; expected {', '.join(BOX_COLUMNS)}")

@@ -1,11 +1,12 @@
 """What is fetched of the Hugging Face Hub: a file whose content is known, and models."""
 
 import contextlib
-import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
+from flm.files import sha256_of
 
 HUB_PREFIX = "hf://"
 
@@ -17,6 +18,11 @@ HUB_FILES = (*WEIGHT_FILES, "model.onnx")
 """What `flm publish model` puts there, beside the card."""
 
 ANSWERS_WITHIN_S = 5.0
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+_answering: set[str] = set()
+"""Hubs that answered this process, which need not be asked again whether they do."""
 
 
 def hub_file(repository: str, name: str, sha256: str, *, instead: str) -> Path:
@@ -42,7 +48,7 @@ def hub_file(repository: str, name: str, sha256: str, *, instead: str) -> Path:
     except LocalEntryNotFoundError:
         with _told(f"{repository}/{name}", f"; fetch it by other means and give its path with {instead}"):
             path = get(local_files_only=not _hub_answers())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of(path)
     if found != sha256:
         raise InputError(
             f"{path}: its sha256 is {found}, expected {sha256}; remove it and try again, or give {instead}"
@@ -65,6 +71,8 @@ def repository_of(name: str) -> tuple[str, str | None]:
 def hub_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
     """The folder of a model, fetched once a machine; its name is that of the commit.
 
+    Where the revision is a commit, and all files are there, nobody is asked.
+
     Args:
         name: `hf://USER/NAME` or `hf://USER/NAME@REVISION`.
         files: what is fetched of it.
@@ -74,37 +82,54 @@ def hub_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
     """
     repository, revision = repository_of(name)
     import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def get(*, local_files_only: bool) -> Path:
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision, allow_patterns=list(files), local_files_only=local_files_only
+        )
+        return Path(folder)
 
     with _told(name):
-        folder = huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=list(files), local_files_only=not _hub_answers()
-        )
-    return Path(folder)
+        if revision is not None and _COMMIT.fullmatch(revision):
+            with contextlib.suppress(LocalEntryNotFoundError):
+                folder = get(local_files_only=True)
+                if all((folder / file).is_file() for file in files):
+                    return folder
+        return get(local_files_only=not _hub_answers())
 
 
 def _hub_answers() -> bool:
     """Whether there is a way to the Hub; huggingface_hub by itself tries for half a minute where is none."""
     from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import httpx
 
     if constants.HF_HUB_OFFLINE:
         return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=ANSWERS_WITHIN_S)
-    except httpx.HTTPError:
-        return False
+    if constants.ENDPOINT not in _answering:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=ANSWERS_WITHIN_S)
+        except _http_error():
+            return False
+        _answering.add(constants.ENDPOINT)
     return True
+
+
+def _http_error() -> type[Exception]:
+    """What the HTTP library of the Hub's client raises, whichever it is."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
 
 @contextlib.contextmanager
 def _told(what: str, instead: str = "") -> Iterator[None]:
     """A failure to fetch something, in one line."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         yield
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (_http_error(), OSError, ValueError) as error:
+        reason = first_line(error)
         if isinstance(error, LocalEntryNotFoundError):
             reason = "it does not answer, or is not to be asked, and there is no copy on this machine"
         raise InputError(

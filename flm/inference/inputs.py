@@ -1,9 +1,10 @@
 """What the user names, as pictures one after the other: files, folders, globs, URLs, shards.
 
 The order is the same each time, so that several processes can share it and a run can be gone on with. In
-memory are the names of one folder, or of one glob, at a time.
+memory are the names of one folder, one glob or one shard at a time.
 """
 
+import functools
 import glob
 import itertools
 import os
@@ -78,7 +79,7 @@ def inputs_of(
 
     Args:
         inputs: as the user gave them.
-        skip: a folder that is left out of the others, such as that of the results.
+        skip: a folder that is left out of the folders and globs around it, such as that of the results.
         allow_private_urls: see `fetch_url`.
 
     Raises:
@@ -97,7 +98,7 @@ def inputs_of(
         elif text.endswith(SHARD_SUFFIX):
             yield from _in_shard(Path(text), inside)
         elif _is_glob(text):
-            yield from _of_glob(text, inside)
+            yield from _of_glob(text, inside, skip)
         else:
             yield _of_file(Path(text), base)
 
@@ -140,7 +141,13 @@ def _base(text: str) -> str:
     if _is_glob(text):
         return _safe(_fixed_part(text).name or "pictures")
     path = Path(text)
-    return (path.resolve().name if path.is_dir() else path.stem) or "pictures"
+    return readable(path.resolve().name if path.is_dir() else path.stem) or "pictures"
+
+
+def readable(text: str) -> str:
+    """A text with names of files in it, as one that can be written: � for bytes that are no UTF-8."""
+    # Python has such bytes as surrogates, of which UTF-16 is made.
+    return text.encode("utf-16-le", errors="surrogatepass").decode("utf-16-le", errors="replace")
 
 
 def _safe(name: str) -> str:
@@ -152,12 +159,15 @@ def _numbered(names: Sequence[str], taken: Collection[str]) -> list[str]:
     """The names; one that is taken, or the second of the same name, gets a number."""
     given, taken, numbered = set(names), set(taken), []
     for name in names:
-        if name in taken:
-            others = (f"{name}-{number}" for number in itertools.count(2))
-            name = next(other for other in others if other not in given and other not in taken)
-        taken.add(name)
-        numbered.append(name)
+        numbered.append(_unused(name, taken, given) if name in taken else name)
+        taken.add(numbered[-1])
     return numbered
+
+
+def _unused(name: str, *taken: Collection[str]) -> str:
+    """The name with the first number that makes it one of its own."""
+    others = (f"{name}-{number}" for number in itertools.count(2))
+    return next(other for other in others if not any(other in names for names in taken))
 
 
 def _of_url(url: str, name: str, allow_private: bool) -> PictureInput:
@@ -165,7 +175,7 @@ def _of_url(url: str, name: str, allow_private: bool) -> PictureInput:
 
 
 def _of_file(path: Path, name: str) -> PictureInput:
-    return PictureInput(name=name, image=str(path), read=lambda: as_picture(path))
+    return PictureInput(name=name, image=readable(str(path)), read=lambda: as_picture(path))
 
 
 def _of_video(path: Path, name: str) -> VideoInput:
@@ -193,11 +203,19 @@ def _walked(folder: Path, skip: Path | None) -> Iterator[tuple[Path, list[str]]]
         yield Path(here), sorted(files)
 
 
-def _of_glob(pattern: str, base: str) -> Iterator[PictureInput | VideoInput]:
+def _of_glob(pattern: str, base: str, skip: Path | None) -> Iterator[PictureInput | VideoInput]:
     start = _fixed_part(pattern)
+
+    @functools.cache
+    def is_skipped(folder: Path) -> bool:
+        return skip is not None and folder.resolve().is_relative_to(skip.resolve())
+
+    is_inside = is_skipped(start)
     # Path.glob takes no pattern that begins at the root.
     found = glob.iglob(pattern, recursive=True)  # noqa: PTH207
-    paths = sorted(path for path in map(Path, found) if path.is_file())
+    paths = sorted(
+        path for path in map(Path, found) if path.is_file() and (is_inside or not is_skipped(path.parent))
+    )
     if not paths:
         raise InputError(f"{pattern}: no file has such a name")
     yield from _named([path for path in paths if not is_video(path.name)], start, base, _of_file)
@@ -208,8 +226,11 @@ def _named(
     paths: Sequence[Path], start: Path, base: str, make: Callable[[Path, str], Found]
 ) -> Iterator[Found]:
     """Each file under the name of its place."""
-    places = [PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix()) for path in paths]
-    for path, name in zip(paths, _numbered([str(place) for place in places], RESERVED_NAMES), strict=True):
+    places = [
+        readable(str(PurePosixPath(base, path.relative_to(start).with_suffix("").as_posix())))
+        for path in paths
+    ]
+    for path, name in zip(paths, _numbered(places, RESERVED_NAMES), strict=True):
         yield make(path, name)
 
 
@@ -225,7 +246,15 @@ def _is_picture(name: str) -> bool:
 
 def _in_shard(path: Path, base: str) -> Iterator[PictureInput]:
     """The pictures of a tar in WebDataset's form; of a damaged one, its mistake in the place of the rest."""
-    is_empty, before, repeats = True, None, 1
+    is_empty, taken = True, set(RESERVED_NAMES)
+
+    def own(name: str) -> str:
+        place = str(PurePosixPath(base, name))
+        if place in taken:
+            place = _unused(place, taken)
+        taken.add(place)
+        return place
+
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -234,13 +263,10 @@ def _in_shard(path: Path, base: str) -> Iterator[PictureInput]:
                     continue
                 is_empty = False
                 key = "/".join(_safe(part) for part in PurePosixPath(member.name).with_suffix("").parts)
-                repeats = repeats + 1 if key == before else 1
-                before = key
-                name = key if repeats == 1 else f"{key}-{repeats}"
-                yield _member(path, member, str(PurePosixPath(base, name)))
+                yield _member(path, member, own(key))
     except (OSError, tarfile.TarError) as error:
         mistake = InputError(f"{path}: cannot be read to its end ({error}); make it again")
-        yield PictureInput(name=str(PurePosixPath(base, path.stem)), image=str(path), read=_raising(mistake))
+        yield PictureInput(name=own(_base(str(path))), image=readable(str(path)), read=_raising(mistake))
         return
     if is_empty:
         raise InputError(f"{path}: no pictures in this shard")
@@ -254,7 +280,7 @@ def _raising(mistake: InputError) -> Callable[[], Picture]:
 
 
 def _member(path: Path, member: tarfile.TarInfo, name: str) -> PictureInput:
-    image, offset, size = f"{path}/{member.name}", member.offset_data, member.size
+    image, offset, size = readable(f"{path}/{member.name}"), member.offset_data, member.size
 
     def read() -> Picture:
         with path.open("rb") as file:

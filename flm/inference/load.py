@@ -3,7 +3,6 @@
 import importlib.util
 import json
 from pathlib import Path
-from typing import Literal, cast
 
 from flm.errors import InputError, missing_package
 from flm.files import sha256_of
@@ -125,10 +124,12 @@ def _network_of(
     if path.suffix == ONNX_SUFFIX:
         from flm.inference.onnx_network import OnnxNetwork
 
-        kind = device.partition(":")[0]
-        if kind not in ("cpu", "cuda"):
-            raise InputError(f"device {device}: an {ONNX_SUFFIX} file runs on cpu or cuda")
-        network = OnnxNetwork(path, threads=threads, device=cast(Literal["cpu", "cuda"], kind))
+        if device not in ("cpu", "cuda"):
+            raise InputError(
+                f"device {device}: an {ONNX_SUFFIX} file runs on cpu or cuda; CUDA_VISIBLE_DEVICES says on "
+                "which GPU"
+            )
+        network = OnnxNetwork(path, threads=threads, device=device)
         fields = network.about.calibration
         calibration = None if fields is None else Calibration.from_json(json.dumps(fields), str(path))
         return network, calibration

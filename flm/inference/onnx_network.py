@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from jaxtyping import UInt8
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 from flm.fields import from_fields, parse_json, to_fields
 from flm.geometry import MOST_INPUT_SIZE_PX
 from flm.inference.network import FoundLandmarks
@@ -159,8 +159,9 @@ class OnnxNetwork:
 
 
 def _not_run(path: Path, error: Exception) -> InputError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return InputError(f"{path}: onnxruntime cannot run it ({reason}); give a file that `flm export` wrote")
+    return InputError(
+        f"{path}: onnxruntime cannot run it ({first_line(error)}); give a file that `flm export` wrote"
+    )
 
 
 def _session(path: Path, threads: int | None, device: Literal["cpu", "cuda"]) -> Any:

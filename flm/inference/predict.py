@@ -8,6 +8,7 @@ OUT/.flm-predict/            the lines of each process, from which a run goes on
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flm.errors import InputError
 from flm.fields import to_fields
-from flm.files import whole_file, write_whole
+from flm.files import whole_file, write_json
 from flm.inference.given_boxes import NO_BOXES, GivenBoxes
 from flm.inference.inputs import PictureInput, count_inputs, pictures_of
 from flm.inference.predictor import Predictor
 from flm.inference.reading import PredictedPicture, predict_in_order
-from flm.inference.results.files import JSON_ONLY, OutputConfig, picture_files, write_files, write_run_files
+from flm.inference.results.files import (
+    JSON_ONLY,
+    RUN_FILES,
+    OutputConfig,
+    check_replaceable,
+    picture_files,
+    write_files,
+    write_run_files,
+)
 from flm.inference.results.log import ResultIndex, ResultWriter
 from flm.inference.results.records import Record, picture_record
 from flm.inference.share import Share
@@ -86,7 +95,8 @@ def predict(
         What became of the pictures; None of a process that is not the first.
 
     Raises:
-        InputError: there is no picture, the folder cannot be written or holds the results of other settings.
+        InputError: there is no picture; or the folder cannot be written, holds the results of other settings,
+            or files that are not of this run and would be replaced.
     """
     share, state = Share.of_environment(), out / STATE_FOLDER
 
@@ -96,8 +106,10 @@ def predict(
     num_pictures = count_inputs(inputs, skip=out).pictures if num_pictures is None else num_pictures
     if share.is_first:
         prepare_folder(state, settings, overwrite)
+        for name in (REPORT_NAME, *(RUN_FILES[kind] for kind in outputs.formats if kind in RUN_FILES)):
+            check_replaceable(out / name, None, since_s=replaces_since_s(state, overwrite))
     share.meet(state)
-    may_replace = json.loads((state / SETTINGS_NAME).read_text())["is_resumed"] or overwrite
+    since_s = replaces_since_s(state, overwrite)
     index = ResultIndex(state)
     mine = (picture for number, picture in enumerate(listing()) if share.is_mine(number))
     with (
@@ -106,7 +118,7 @@ def predict(
     ):
         todo = (picture for picture in mine if not (index.is_done(picture.name) and advance()))
         for done in predict_in_order(todo, predictor, boxes, workers=workers):
-            _keep(done, out, results, outputs, predictor.scheme, may_replace=may_replace)
+            _keep(done, out, results, outputs, predictor.scheme, replaces_since_s=since_s)
             advance()
     share.wait_for_all(state)
     return _merge(out, listing, outputs, predictor.scheme) if share.is_first else None
@@ -126,8 +138,9 @@ def prepare_folder(state: Path, settings: Mapping[str, Any], overwrite: bool) ->
     path = state / SETTINGS_NAME
     is_resumed = path.exists() and not overwrite
     settings = json.loads(json.dumps(settings))
+    earlier: dict[str, Any] = json.loads(path.read_text()) if is_resumed else {}
     if is_resumed:
-        before = json.loads(path.read_text())["settings"]
+        before = earlier["settings"]
         for name in sorted(before.keys() | settings.keys()):
             if before.get(name) != settings.get(name):
                 raise InputError(
@@ -142,7 +155,24 @@ def prepare_folder(state: Path, settings: Mapping[str, Any], overwrite: bool) ->
         raise InputError(
             f"{state.parent}: cannot be written ({error.strerror}); choose another --out"
         ) from error
-    write_whole(path, json.dumps({"is_resumed": is_resumed, "settings": settings}, indent=2).encode())
+    # By the clock of the disk, which may be another machine's: the folder was made just now.
+    began_s = 0.0 if overwrite else state.stat().st_mtime
+    since_s = earlier.get("replaces_since_s", began_s)
+    write_json(path, {"is_resumed": is_resumed, "replaces_since_s": since_s, "settings": settings})
+
+
+def replaces_since_s(state: Path, overwrite: bool) -> float:
+    """From when on files are this run's own, so that it may replace them; seconds since 1970.
+
+    At its first try it has none yet; later on, those that were written after it began. A run that began with
+    `overwrite` takes all files for its own.
+
+    Args:
+        state: a folder as `prepare_folder` leaves it.
+        overwrite: as given to `prepare_folder`.
+    """
+    fields = json.loads((state / SETTINGS_NAME).read_text())
+    return fields["replaces_since_s"] if fields["is_resumed"] or overwrite else math.inf
 
 
 def _keep(
@@ -152,7 +182,7 @@ def _keep(
     outputs: OutputConfig,
     scheme: LandmarkScheme,
     *,
-    may_replace: bool,
+    replaces_since_s: float,
 ) -> None:
     """Write what is known of a picture: its files, and then its line, which so tells that they are there."""
     name, picture = done.source.name, done.picture
@@ -165,7 +195,8 @@ def _keep(
     except InputError as mistake:
         results.add_mistake(name, str(mistake))
         return
-    write_files(out, picture_files(record, picture, outputs), may_replace=may_replace)
+    files = picture_files(record, picture, outputs)
+    write_files(out, files, done.source.image, replaces_since_s=replaces_since_s)
     results.add_result(name, record)
 
 

@@ -7,6 +7,7 @@ OUT/.flm-predict-videos/      what is finished
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flm.errors import InputError, warn
 from flm.fields import to_fields
-from flm.files import write_whole
-from flm.inference.inputs import VideoInput, videos_of
-from flm.inference.predict import SETTINGS_NAME, prepare_folder
+from flm.files import write_json
+from flm.inference.inputs import VideoInput, readable, videos_of
+from flm.inference.predict import prepare_folder, replaces_since_s
 from flm.inference.predict_video import VideoOutputs, VideoProgress, predict_video
-from flm.inference.results.files import Format
+from flm.inference.results.files import Format, check_replaceable
 from flm.inference.share import Share
 from flm.inference.tracking.tracker import FaceTracker
 from flm.inference.video.input import is_live
@@ -102,21 +103,25 @@ def predict_videos(
         What became of the videos; None of a process that is not the first.
 
     Raises:
-        InputError: the folder cannot be written, or holds the results of other settings.
+        InputError: the folder cannot be written, holds the results of other settings, or files that are not
+            of this run and would be replaced.
     """
     share, state = Share.of_environment(), out / STATE_FOLDER
     if share.is_first:
         prepare_folder(state, {**settings, "most_seconds": most_seconds}, overwrite)
+        check_replaceable(out / REPORT_NAME, None, since_s=replaces_since_s(state, overwrite))
     share.meet(state)
-    may_replace = json.loads((state / SETTINGS_NAME).read_text())["is_resumed"] or overwrite
+    since_s = replaces_since_s(state, overwrite)
     videos = list(videos_of(inputs, skip=out))
     with _progress(is_shown=share.is_first) as bar:
         for number, video in enumerate(videos):
             if share.is_mine(number) and (is_live(video.source) or not _is_finished(state, video)):
                 files = formats.files(out, video.name)
-                _check_free(files, may_replace=overwrite if is_live(video.source) else may_replace)
+                # What a camera showed before is not seen again.
+                is_kept = is_live(video.source) and not overwrite
+                _check_free(files, video.source, math.inf if is_kept else since_s)
                 note = _followed(video, tracker, files, most_seconds, bar(video.name))
-                write_whole(_note_path(state, video), json.dumps(note).encode())
+                write_json(_note_path(state, video), note)
     share.wait_for_all(state)
     return _write_report(out, state, videos) if share.is_first else None
 
@@ -129,7 +134,7 @@ def _followed(
     on_progress: Callable[[VideoProgress], None],
 ) -> dict[str, Any]:
     """What is noted of a video once its files are there: what was found, or why nothing was."""
-    about = {"name": video.name, "source": video.source}
+    about = {"name": video.name, "source": readable(video.source)}
     try:
         summary = predict_video(
             video.source,
@@ -140,18 +145,16 @@ def _followed(
             on_progress=on_progress,
         )
     except InputError as mistake:
-        return {**about, _MISTAKE: str(mistake)}
+        return {**about, _MISTAKE: readable(str(mistake))}
     if summary.num_bad_frames:
         warn(f"{video.source}: {summary.num_bad_frames} frames could not be read and were passed over")
     return {**about, **to_fields(summary)}
 
 
-def _check_free(files: VideoOutputs, *, may_replace: bool) -> None:
+def _check_free(files: VideoOutputs, source: str, since_s: float) -> None:
     for path in (files.jsonl, files.csv, files.overlay):
-        if path is not None and path.exists() and not may_replace:
-            raise InputError(
-                f"{path}: is there already, and would be replaced; choose another --out, or --overwrite"
-            )
+        if path is not None:
+            check_replaceable(path, source, since_s=since_s)
 
 
 def _note_path(state: Path, video: VideoInput) -> Path:
@@ -167,15 +170,14 @@ def _note(state: Path, video: VideoInput) -> dict[str, Any] | None:
 
 def _is_finished(state: Path, video: VideoInput) -> bool:
     note = _note(state, video)
-    return note is not None and _MISTAKE not in note and note["source"] == video.source
+    return note is not None and _MISTAKE not in note and note["source"] == readable(video.source)
 
 
 def _write_report(out: Path, state: Path, videos: Sequence[VideoInput]) -> VideosSummary:
     notes = [note for note in (_note(state, video) for video in videos) if note is not None]
     done = [note for note in notes if _MISTAKE not in note]
     mistakes = [note for note in notes if _MISTAKE in note]
-    content = json.dumps({"videos": done, "mistakes": mistakes}, indent=2, ensure_ascii=False)
-    write_whole(out / REPORT_NAME, content.encode() + b"\n")
+    write_json(out / REPORT_NAME, {"videos": done, "mistakes": mistakes})
     return VideosSummary(
         num_videos=len(videos),
         num_frames=sum(note["num_frames"] for note in done),

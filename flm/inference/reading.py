@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace
 from flm.inference.given_boxes import GivenBoxes
-from flm.inference.inputs import PictureInput
+from flm.inference.inputs import PictureInput, readable
 from flm.inference.picture_input import Picture
 from flm.inference.predictor import Prediction, Predictor
 
@@ -91,10 +91,10 @@ def _read(source: PictureInput, predictor: Predictor, boxes: GivenBoxes) -> _Rea
         picture = source.read()
         faces = given if detector is None else detector.detect(picture)
     except InputError as mistake:
-        return _Read(source=source, mistake=str(mistake))
+        return _Read(source=source, mistake=readable(str(mistake)))
     except Exception as error:  # one bad file does not end the others, whatever is wrong with it
-        reason = next(iter(str(error).splitlines()), "")
-        return _Read(source=source, mistake=f"{source.image}: {type(error).__name__}: {reason}")
+        what = f"{source.image}: {type(error).__name__}: {first_line(error)}"
+        return _Read(source=source, mistake=readable(what))
     return _Read(source=source, picture=picture, faces=faces or ())
 
 

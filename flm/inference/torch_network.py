@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 
 from flm.checkpoint import load_network
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 from flm.inference.network import FoundLandmarks, Precision
 from flm.landmarks import LandmarkScheme, scheme_named
 from flm.model.network import LandmarkNetwork
@@ -67,8 +67,7 @@ def _device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"device {name}: cannot be used ({reason}); expected cpu, or cuda with a GPU"
+            f"device {name}: cannot be used ({first_line(error)}); expected cpu, or cuda with a GPU"
         ) from error
     return device

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
+
+Head = Literal["regression", "heatmap", "simcc"]
 
 MARGIN_CELLS = 2
 """How far maps reach past each edge of the crop. A landmark outside the crop could not be said otherwise; two

@@ -3,16 +3,18 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flm.model.heads import Head, NetworkOutput
+
 LossKind = Literal["l1", "smooth_l1", "l2", "wing", "adaptive_wing", "star", "simcc"]
 
-HEAD_OF_LOSS: dict[LossKind, Literal["heatmap", "simcc"]] = {
+HEAD_OF_LOSS: dict[LossKind, Head] = {
     "adaptive_wing": "heatmap",
     "star": "heatmap",
     "simcc": "simcc",
@@ -62,7 +64,6 @@ class LossConfig:
     """Weight of the maps' adaptive wing beside the loss of the coordinates, in adaptive_wing and star."""
     heatmap_sigma_cells: float = 1.0
     """Standard deviation of the target drawn on a map, in cells."""
-
     simcc_sigma_px: float = 2.83
     """Standard deviation of the target along an axis in simcc, in px of a 256 px crop, as RTMPose has it."""
 
@@ -79,37 +80,7 @@ class LossConfig:
             raise ValueError(f"--loss.adaptive-wing-alpha {self.adaptive_wing_alpha} is not above 1")
 
 
-@runtime_checkable
-class LandmarkPrediction(Protocol):
-    """What the losses need of a network's output; `flm.model.heads.NetworkOutput` is one."""
-
-    @property
-    def landmarks_unit(self) -> Tensor:
-        """(batch, points, 2), unit frame."""
-        ...
-
-    @property
-    def covariance_unit(self) -> Tensor | None:
-        """(batch, points, 2, 2), unit²."""
-        ...
-
-    @property
-    def heatmap_logits(self) -> Tensor | None:
-        """(batch, points, cells, cells), of a softmax over all cells of a map."""
-        ...
-
-    @property
-    def axis_logits(self) -> Tensor | None:
-        """(batch, points, 2, cells), of a softmax over the bins of x and of y."""
-        ...
-
-    @property
-    def cell_centers_unit(self) -> Tensor | None:
-        """(cells,), of columns and likewise rows, or of bins, unit frame."""
-        ...
-
-
-def check_loss_fits_head(loss_kind: LossKind, head: Literal["regression", "heatmap", "simcc"]) -> None:
+def check_loss_fits_head(loss_kind: LossKind, head: Head) -> None:
     """Raise ValueError, which names both flags, for a loss on distributions that a head does not make."""
     wanted = HEAD_OF_LOSS.get(loss_kind, head)
     if head != wanted:
@@ -119,7 +90,7 @@ def check_loss_fits_head(loss_kind: LossKind, head: Literal["regression", "heatm
 
 
 def landmark_loss(
-    output: LandmarkPrediction,
+    output: NetworkOutput,
     target_unit: Float[Tensor, "batch points 2"],
     valid: Bool[Tensor, " batch"],
     config: LossConfig,
@@ -138,7 +109,7 @@ def landmark_loss(
     Raises:
         ValueError: the kind needs maps and the output has none.
     """
-    predicted = output.landmarks_unit.float()
+    predicted = output.landmarks_unit
     # A row that does not count may hold anything, and NaN times zero is NaN.
     target = torch.where(valid[:, None, None], target_unit.float(), predicted.detach())
     weights = {"heatmap": config.heatmap_weight, "eigenvalue": config.eigenvalue_weight}
@@ -152,7 +123,7 @@ def landmark_loss(
 
 
 def _rows_of_parts(
-    output: LandmarkPrediction,
+    output: NetworkOutput,
     predicted: Float[Tensor, "batch points 2"],
     target: Float[Tensor, "batch points 2"],
     config: LossConfig,
@@ -174,7 +145,7 @@ def _rows_of_parts(
         case "star":
             if output.covariance_unit is None:
                 raise ValueError("--loss.kind star needs the covariance of the heatmap head")
-            coordinate, eigenvalue = star(predicted, output.covariance_unit.float(), target, config)
+            coordinate, eigenvalue = star(predicted, output.covariance_unit, target, config)
             rows = {"coordinate": coordinate.mean(1), "eigenvalue": eigenvalue.mean(1)}
             return {**rows, "heatmap": _map_rows(output, target, config)}
         case "simcc":
@@ -232,7 +203,7 @@ def target_maps(
 
 
 def _map_rows(
-    output: LandmarkPrediction, target_unit: Float[Tensor, "batch points 2"], config: LossConfig
+    output: NetworkOutput, target_unit: Float[Tensor, "batch points 2"], config: LossConfig
 ) -> Float[Tensor, " batch"]:
     """Adaptive wing of the maps, each a softmax scaled to the mass of its target.
 
@@ -241,8 +212,8 @@ def _map_rows(
     """
     if output.heatmap_logits is None or output.cell_centers_unit is None:
         raise ValueError(f"--loss.kind {config.kind} needs the maps of the heatmap head")
-    target = target_maps(target_unit, output.cell_centers_unit.float(), config.heatmap_sigma_cells)
-    mass = output.heatmap_logits.float().flatten(2).softmax(dim=2).view_as(target)
+    target = target_maps(target_unit, output.cell_centers_unit, config.heatmap_sigma_cells)
+    mass = output.heatmap_logits.flatten(2).softmax(dim=2).view_as(target)
     predicted = mass * target.sum((2, 3), keepdim=True)
     near_target = F.max_pool2d(target, 3, stride=1, padding=1) >= FOREGROUND_LEVEL
     weight = 1 + FOREGROUND_WEIGHT * near_target
@@ -250,14 +221,14 @@ def _map_rows(
 
 
 def _axis_rows(
-    output: LandmarkPrediction, target_unit: Float[Tensor, "batch points 2"], config: LossConfig
+    output: NetworkOutput, target_unit: Float[Tensor, "batch points 2"], config: LossConfig
 ) -> Float[Tensor, " batch"]:
     """Divergence of each axis' distribution from a Gaussian around the landmark, the mean of x and y."""
     if output.axis_logits is None or output.cell_centers_unit is None:
         raise ValueError("--loss.kind simcc needs the bins of the SimCC head")
-    offset_px = (output.cell_centers_unit.float() - target_unit[..., None]) * LOSS_CROP_PX
+    offset_px = (output.cell_centers_unit - target_unit[..., None]) * LOSS_CROP_PX
     target = (-(offset_px**2) / (2 * config.simcc_sigma_px**2)).log_softmax(dim=3)
-    predicted = output.axis_logits.float().log_softmax(dim=3)
+    predicted = output.axis_logits.log_softmax(dim=3)
     return F.kl_div(predicted, target, reduction="none", log_target=True).sum(3).mean((1, 2))
 
 

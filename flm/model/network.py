@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 from flm.geometry import MOST_INPUT_SIZE_PX
 from flm.landmarks import scheme_named
-from flm.model.heads import FusedFeatures, HeatmapHead, NetworkOutput, RegressionHead
+from flm.model.heads import FusedFeatures, Head, HeatmapHead, NetworkOutput, RegressionHead
 from flm.model.simcc import SimccHead
 
 Backbone = Literal[
@@ -26,7 +26,6 @@ Backbone = Literal[
     "xception_compact_slim",
     "xception_compact_wide",
 ]
-Head = Literal["regression", "heatmap", "simcc"]
 
 SIZE_MULTIPLE_PX = 32
 """The coarsest stride of the backbones."""
@@ -174,7 +173,7 @@ def _create_backbone(config: ModelConfig, from_hub: bool) -> nn.Module:
             raise
         raise InputError(
             f"--model.pretrained: the weights of {config.backbone} cannot be fetched from timm's hub "
-            f"({type(error).__name__}: {_first_line(error)}); give a file with --model.weights PATH"
+            f"({type(error).__name__}: {first_line(error)}); give a file with --model.weights PATH"
         ) from error
 
 
@@ -227,16 +226,17 @@ def _load_backbone_weights(backbone: nn.Module, config: ModelConfig) -> None:
     if path is None or not path.is_file():
         raise InputError(f"--model.weights {path}: there is no such file; give the weights of {name}")
     try:
-        found = timm.models.load_state_dict(str(path), weights_only=True)
+        file = timm.models.load_state_dict(str(path), weights_only=True)
+        found = {key: value for key, value in file.items() if isinstance(value, Tensor)}
+        first_conv = f"{_about(name).first_conv}.weight"
+        if first_conv in found:
+            found[first_conv] = timm.models.adapt_input_conv(_input_channels(config), found[first_conv])
     except Exception as error:  # pickle, safetensors and zip files fail each in their own way
         raise InputError(
-            f"--model.weights {path}: cannot be read ({type(error).__name__}: {_first_line(error)}); "
+            f"--model.weights {path}: cannot be read ({type(error).__name__}: {first_line(error)}); "
             f"expected a .safetensors or .pth file with the weights of {name}"
         ) from error
     backbone_weights = backbone.get_submodule("model").state_dict()
-    first_conv = f"{_about(name).first_conv}.weight"
-    if first_conv in found:
-        found[first_conv] = timm.models.adapt_input_conv(_input_channels(config), found[first_conv])
     for key, wanted in backbone_weights.items():
         got = found.get(key)
         if got is None and not key.endswith("num_batches_tracked"):
@@ -251,7 +251,3 @@ def _load_backbone_weights(backbone: nn.Module, config: ModelConfig) -> None:
             )
         if got is not None:
             wanted.copy_(got)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")

@@ -55,12 +55,12 @@ class DownBlock(nn.Module):
 
 
 class MiddleBlock(nn.Module):
-    """Separable convolutions beside an identity shortcut."""
+    """Three separable convolutions beside an identity shortcut."""
 
-    def __init__(self, channels: int, num_convolutions: int = 3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for _ in range(num_convolutions):
+        for _ in range(3):
             layers += [_activation(), SeparableConvNorm(channels, channels)]
         self.residual = nn.Sequential(*layers)
 

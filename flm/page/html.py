@@ -9,6 +9,9 @@ STYLE = Path(__file__).with_name("html.css")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """No browser asks anybody for anything, whatever a name in the data set holds."""
 
+LONG = 8
+"""Letters of a large number; with more it is less large, so that it stays in its line."""
+
 
 def page(*, title: str, sections: Sequence[str]) -> str:
     """The whole document.
@@ -26,6 +29,25 @@ def page(*, title: str, sections: Sequence[str]) -> str:
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         + "\n".join(sections)
         + "\n</body>\n</html>\n"
+    )
+
+
+def header(title: str, about: str, numbers: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """The head of a page.
+
+    Args:
+        title: plain text.
+        about: HTML.
+        numbers: those that matter, large, by what they are; plain text.
+        values: what they are of, as `facts`.
+    """
+    tiles = "".join(
+        f'<div><dt>{escape(name)}</dt><dd class="{"long" * (len(value) > LONG)}">{escape(value)}</dd></div>'
+        for name, value in numbers.items()
+    )
+    return (
+        f"<header><h1>{escape(title)}</h1><p>{about}</p>"
+        f'<dl class="tiles">{tiles}</dl>{facts(values)}</header>'
     )
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from flm.page.html import number
 
 MOST_TICKS = 6
+MOST_DOTS = 1500
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 42
@@ -59,6 +60,11 @@ def _nice_step(low: float, high: float) -> float:
     return next(
         float(factor * power) for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9)
     )
+
+
+def evenly_chosen(count: int, most: int) -> Int64[np.ndarray, " chosen"]:
+    """Places among so many things, at most so many, spread evenly; a chart of more says no more."""
+    return np.linspace(0, count, min(count, most), endpoint=False).astype(np.int64)
 
 
 def svg(drawn: Sequence[str], view_box: tuple[float, float, float, float], about: str) -> str:

@@ -18,7 +18,7 @@ from datetime import timedelta
 
 from torch.distributed.distributed_c10d import Store, _get_default_store
 
-from flm.errors import HANG_EXIT_CODE
+from flm.errors import HANG_EXIT_CODE, some_of
 
 START_S = 120.0
 """What the first step has at least, in which a busy machine starts, connects and compiles all."""
@@ -91,6 +91,8 @@ class Heartbeat:
         # A client of its own: that of the main thread may be blocked with it.
         store = _get_default_store().clone()
         self._store_name = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        # Before, processes may have tried to fit a batch into memory, one more often than the others.
+        self._beats = 0
         self.beat("starts")
         works = (lambda: self._exchange(store), lambda: self._watch(end))
         threads = [threading.Thread(target=work, daemon=True, name="heartbeat") for work in works]
@@ -185,19 +187,14 @@ def diagnosis(
     behind = [sign for sign in alive if sign.beats < furthest]
     texts = []
     if gone:
-        texts.append(f"{_shortened(gone)} cannot be reached")
+        texts.append(f"{some_of(gone, MOST_NAMES)} cannot be reached")
     if behind:
         late = [f"rank {sign.rank} on {sign.host} ({sign.doing})" for sign in behind]
-        texts.append(f"{_shortened(late)} is behind")
+        texts.append(f"{some_of(late, MOST_NAMES)} is behind")
     if not texts:
         texts.append("all processes live, and none is behind")
     waiting = [sign.rank for sign in alive if sign.beats == furthest]
     return " and ".join(texts), min(waiting, default=None)
-
-
-def _shortened(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + rest
 
 
 def _key(rank: int) -> str:

@@ -20,12 +20,10 @@ from flm.data.store import open_store
 from flm.errors import InputError
 from flm.evaluation.report import MeasuredOn
 from flm.files import sha256_of
+from flm.inference.export.export import LICENCE_NOT_TOLD
 from flm.landmarks import LandmarkScheme, scheme_named
 from flm.metrics.calibration import Calibration
 from flm.model.network import LandmarkNetwork
-
-LICENCE_NOT_TOLD = "that of the data it was trained on"
-"""Stands where neither the shards nor a report of them say more; `flm export` writes the same."""
 
 ONLY_HERE = ("out", "resume")
 """Fields of a run's configuration that say nothing to others."""

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -131,16 +131,10 @@ def _reason(error: BaseException, repository: Repository) -> str:
     if status == 404:
         return f"there is no such {repository.kind}, or the token may not see it; {LOG_IN}"
     if isinstance(error, HfHubHTTPError):
-        return (
-            f"the Hub answers {status} {error.response.reason_phrase} ({_first_line(error.server_message)})"
-        )
+        said = (error.server_message or "").strip().partition("\n")[0]
+        return f"the Hub answers {status} {error.response.reason_phrase} ({said})"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set; unset it to publish"
     if isinstance(error, HTTPError | OSError):
-        reason = _first_line(str(error)) or type(error).__name__
-        return f"the Hub cannot be reached ({reason}); check the network"
-    return _first_line(str(error)) or type(error).__name__
-
-
-def _first_line(text: str | None) -> str:
-    return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
+        return f"the Hub cannot be reached ({first_line(error)}); check the network"
+    return first_line(error)

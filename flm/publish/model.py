@@ -5,10 +5,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from flm.checkpoint import CONFIG_NAME, MODEL_NAME, STATE_NAME, SUMS_NAME, write_json
+from flm.checkpoint import CONFIG_NAME, MODEL_NAME, STATE_NAME, SUMS_NAME
 from flm.data.store import open_store
 from flm.errors import InputError
-from flm.files import sha256_of
+from flm.files import sha256_of, write_json
 from flm.inference.export.agreement import compare, random_crops
 from flm.inference.export.export import ExportOptions, export_onnx
 from flm.inference.hub_file import HUB_FILES, HUB_PREFIX, hub_model

@@ -5,9 +5,10 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from flm.checkpoint import CHECKPOINT_SCHEMA_VERSION, CONFIG_NAME, write_json
+from flm.checkpoint import CHECKPOINT_SCHEMA_VERSION, CONFIG_NAME
 from flm.data.loader import LoaderConfig
 from flm.fields import to_fields
+from flm.files import write_json
 from flm.model.network import LandmarkNetwork, ModelConfig
 
 

@@ -1,14 +1,15 @@
 """What `flm evaluate --json` and `flm bench predict` wrote."""
 
+import contextlib
 import dataclasses
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 from flm.evaluation.report import MeasuredOn
-from flm.fields import from_fields
+from flm.fields import from_fields, parse_json
 from flm.metrics.nme import NmeSummary
 from flm.metrics.reliability import Reliability
 
@@ -48,9 +49,8 @@ class ReportFile:
         Raises:
             InputError: it is missing or another file.
         """
-        fields = _read(path, "flm evaluate --json")
         where = str(path)
-        try:
+        with _read(path, "flm evaluate --json") as fields:
             return cls(
                 boxes=fields["boxes"],
                 detector=fields.get("detector"),
@@ -64,8 +64,6 @@ class ReportFile:
                 reliability=_reliability(fields.get("calibration"), where),
                 measured_on=_measured_on(fields.get("measured_on"), where),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: {error} is missing; give a file of `flm evaluate --json`") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +83,7 @@ def read_speed(path: Path) -> list[SpeedRow]:
     Raises:
         InputError: it is missing or another file.
     """
-    fields = _read(path, "flm bench predict")
-    try:
+    with _read(path, "flm bench predict") as fields:
         machine = fields["conditions"]
         where = f"{machine['cores']} cores of {machine['processor']}"
         return [
@@ -99,8 +96,6 @@ def read_speed(path: Path) -> list[SpeedRow]:
             for figure in fields["figures"]
             if figure["side"].startswith(OURS) and figure["value"] is not None and _is_speed(figure["unit"])
         ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: {error} is missing; give a predict.json of `flm bench predict`") from error
 
 
 def _is_speed(unit: str) -> bool:
@@ -108,15 +103,19 @@ def _is_speed(unit: str) -> bool:
     return unit.startswith("ms") or unit.endswith("/s")
 
 
-def _read(path: Path, made_by: str) -> dict[str, Any]:
+@contextlib.contextmanager
+def _read(path: Path, made_by: str) -> Iterator[dict[str, Any]]:
+    """What a file holds; whoever finds something else in it than expected has a mistake of the user."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not JSON"
-        raise InputError(f"{path}: cannot be read ({reason}); give a file of `{made_by}`") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: not a JSON object; give a file of `{made_by}`")
-    return fields
+        yield parse_json(path.read_bytes())
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of `{made_by}`") from error
+    except KeyError as error:
+        raise InputError(f"{path}: {error} is missing; give a file of `{made_by}`") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: another file ({first_line(error)}); give one of `{made_by}`") from error
 
 
 def _summary(fields: dict[str, Any], where: str) -> NmeSummary:

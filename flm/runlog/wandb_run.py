@@ -26,8 +26,10 @@ import wandb
 from jaxtyping import UInt8
 from wandb.errors import CommError
 
-from flm.checkpoint import CHECKPOINTS, CONFIG_NAME, MODEL_NAME, STATE_NAME, read_json, write_json
+from flm.checkpoint import CHECKPOINTS, CONFIG_NAME, MODEL_NAME, STATE_NAME, read_json
 from flm.data.manifest import Manifest
+from flm.errors import first_line
+from flm.files import write_json
 
 TRACKER_NAME = "tracker.json"
 ASIDE = "superseded"
@@ -201,7 +203,7 @@ def _start(
         try:
             return wandb.init(mode=cast(Any, mode), resume="allow", **options)
         except CommError as error:
-            say(f"W&B cannot be reached, so the run is logged offline: {str(error).splitlines()[0]}")
+            say(f"W&B cannot be reached, so the run is logged offline: {first_line(error)}")
     return wandb.init(mode="offline", resume=resume_offline, **options)
 
 

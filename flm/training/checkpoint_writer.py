@@ -1,6 +1,5 @@
 """Checkpoints written beside the training: it waits only for the copy of its tensors to main memory."""
 
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -27,12 +26,11 @@ from flm.checkpoint import (
     TrainingState,
     folder_of_step,
     hidden,
-    json_bytes,
     step_of,
 )
 from flm.errors import InputError, warn
 from flm.fields import to_fields
-from flm.files import sha256_of
+from flm.files import json_bytes, sha256_of, sync
 from flm.training.guards import check_finite
 
 
@@ -219,13 +217,21 @@ def begin_at(run: Path, checkpoint: Path | None) -> None:
     Args:
         run: the run's folder.
         checkpoint: where it begins; None for its start.
+
+    Raises:
+        InputError: it cannot be written.
     """
     if not (run / CHECKPOINTS).is_dir():
         return
     step = BEGUN_ANEW
     if checkpoint is not None and checkpoint.parent == (run / CHECKPOINTS).resolve():
         step = step_of(checkpoint)
-    _point(run / "last", folder_of_step(run, step))
+    try:
+        _point(run / "last", folder_of_step(run, step))
+    except OSError as error:
+        raise InputError(
+            f"{run / 'last'}: cannot be written ({error.strerror}); make room, or take another --out"
+        ) from error
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -237,24 +243,15 @@ def _write_sums(folder: Path) -> None:
     files = sorted(folder.iterdir())
     (folder / SUMS_NAME).write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
     for path in (*files, folder / SUMS_NAME, folder):
-        _to_disk(path)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
 
 
 def _put_in_place(unfinished: Path, folder: Path) -> None:
     if folder.exists():
         # Of the same step, but without its evaluation, or from before the run was begun anew.
-        folder.replace(hidden(folder))
+        _hide(folder)
     unfinished.replace(folder)
-    _to_disk(folder.parent)
+    sync(folder.parent)
 
 
 def _point(link: Path, folder: Path) -> None:
@@ -262,7 +259,7 @@ def _point(link: Path, folder: Path) -> None:
     unfinished.unlink(missing_ok=True)
     unfinished.symlink_to(folder.relative_to(link.parent))
     unfinished.replace(link)
-    _to_disk(link.parent)
+    sync(link.parent)
 
 
 def _drop_old(run: Path, step: int, keep: int) -> None:
@@ -272,5 +269,11 @@ def _drop_old(run: Path, step: int, keep: int) -> None:
     best = (run / "best").resolve()
     for folder in newest_last[:-keep]:
         if folder.resolve() != best:
-            # Out of sight at once, so that a kill leaves none with half of its files.
-            folder.replace(hidden(folder))
+            _hide(folder)
+
+
+def _hide(folder: Path) -> None:
+    """Put a checkpoint out of sight at once, so that a kill leaves none with half of its files."""
+    # A kill may have left the one that it replaced.
+    shutil.rmtree(hidden(folder), ignore_errors=True)
+    folder.replace(hidden(folder))

@@ -16,7 +16,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from flm.errors import InputError, OneProcessInputError, ProcessLostError
+from flm.errors import InputError, OneProcessInputError, ProcessLostError, first_line, some_of
 from flm.process.heartbeat import START_S, Heartbeat
 from flm.process.signals import Stop
 
@@ -133,7 +133,7 @@ class BadSteps:
             if not good:
                 self.num_skipped += 1
                 # Every process has the same verdicts, so all of them gather.
-                samples = _shortened(gather_object(list(keys)))
+                samples = some_of(gather_object(list(keys)), MOST_KEYS)
                 warn(
                     step,
                     f"loss or gradient is not finite, so the step changed nothing ({self.num_in_a_row} in a "
@@ -154,11 +154,6 @@ class BadSteps:
 def with_visible_faults(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """The same loss, whose gradient is not finite if it is not, so that all processes see it in the norm."""
     return loss * torch.where(loss.isfinite(), 1.0, math.nan)
-
-
-def _shortened(keys: Sequence[str]) -> str:
-    rest = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
-    return ", ".join(keys[:MOST_KEYS]) + rest
 
 
 class Guards:
@@ -199,10 +194,9 @@ class Guards:
             if self.stop.signal is not None:
                 # They would have stopped together: it is the launcher that ends those that are left.
                 raise ProcessLostError from error
-            reason = str(error).splitlines()[0]
             raise ProcessLostError(
-                f"another process ended or cannot be reached ({reason}); the same command goes on from the "
-                "last checkpoint"
+                f"another process ended or cannot be reached ({first_line(error)}); the same command goes on "
+                "from the last checkpoint"
             ) from error
 
     def batches(self, batches: Iterator[T]) -> Iterator[T]:

@@ -52,11 +52,11 @@ class OptimizerConfig:
 
 def build_optimizer(network: LandmarkNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer; each parameter group keeps its share of the learning rate in `factor`."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in network.named_parameters():
         factor = config.backbone_factor if name.startswith("backbone.") else 1.0
         decay = config.weight_decay if parameter.ndim > 1 and config.kind == "adamw" else 0.0
-        groups.setdefault((factor, decay), []).append(parameter)
+        groups.setdefault((factor, decay), []).append((name, parameter))
     parameter_groups = [
         {"params": parameters, "factor": factor, "weight_decay": decay, "lr": config.learning_rate * factor}
         for (factor, decay), parameters in groups.items()
@@ -136,24 +136,36 @@ def _state(network: nn.Module) -> Iterator[Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's moments by `optimizer.PARAMETER.NAME`, to be stored without pickle."""
+    """The optimizer's moments by `optimizer.PARAMETER.MOMENT`, to be stored without pickle."""
+    names = _parameter_names(optimizer)
     return {
-        f"optimizer.{parameter}.{name}": value
-        for parameter, moments in optimizer.state_dict()["state"].items()
-        for name, value in moments.items()
+        f"optimizer.{names[place]}.{moment}": value
+        for place, moments in optimizer.state_dict()["state"].items()
+        for moment, value in moments.items()
     }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took out; other tensors are ignored."""
+    """Put back what `optimizer_tensors` took out; other tensors are ignored.
+
+    The parameters may be grouped in another way than those were, as another weight decay does.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {name: place for place, name in enumerate(_parameter_names(optimizer))}
+    # Older checkpoints have the place in the optimizer instead of the name.
+    places |= {str(place): place for place in range(len(parameters))}
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        owner, _, place = name.partition(".")
+        owner, _, rest = name.partition(".")
         if owner == "optimizer":
-            parameter, _, moment = place.partition(".")
+            parameter, _, moment = rest.rpartition(".")
+            place = places[parameter]
             # The fused update walks moments and weights in one pass, so they must lie alike in memory.
-            like = parameters[int(parameter)] if value.ndim else value
+            like = parameters[place] if value.ndim else value
             # A copy, since what was read lies in the file, which stays on the disk as long as a tensor does.
-            state.setdefault(int(parameter), {})[moment] = torch.empty_like(like).copy_(value)
+            state.setdefault(place, {})[moment] = torch.empty_like(like).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
+    return [name for group in optimizer.param_groups for name in group["param_names"]]

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch.autograd.profiler import record_function
 
-from flm.checkpoint import write_json
 from flm.errors import InputError
+from flm.files import write_json
 
 Part = Literal["data", "augmentation", "forward", "backward", "optimizer"]
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,7 @@ from flm.data.store import ShardStore
 from flm.faces.pose import HeadPose, head_pose
 from flm.geometry import FaceBox, transform_points
 from flm.landmarks import scheme_named
-from shards.progress import progress
-from shards.workers import map_in_order, prepare_workers
+from shards.workers import collect, prepare_workers
 
 FACES_PER_TASK = 200
 """What a worker is handed at once: long against the scan of a shard's headers, short against the whole."""
@@ -90,17 +90,9 @@ def read_faces(store: ShardStore, places: Sequence[FacePlace], *, processes: int
         prepare_workers("flm.data.reader")
     decoder = decoder_of(store.manifest)
     tasks = [places[start : start + FACES_PER_TASK] for start in range(0, len(places), FACES_PER_TASK)]
-    faces: list[InspectedFace] = []
-    with (
-        progress("reading", len(places)) as advance,
-        contextlib.closing(
-            map_in_order(functools.partial(_inspect, store, decoder), tasks, processes=processes)
-        ) as results,
-    ):
-        for result in results:
-            faces.extend(result)
-            advance(len(result))
-    return faces
+    work = functools.partial(_inspect, store, decoder)
+    faces = collect("reading", work, tasks, processes=processes, size_of=len)
+    return list(itertools.chain.from_iterable(faces))
 
 
 def read_samples(store: ShardStore, places: Sequence[FacePlace], decoder: SampleDecoder) -> Iterator[Sample]:

@@ -16,7 +16,7 @@ from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import files_below, picture_beside
-from shards.sources.mat import landmarks_of, read_mat
+from shards.sources.mat import landmarks_of, numbers_of, read_mat
 
 ORIGIN = 1
 
@@ -69,8 +69,8 @@ def _annotation(source: Path, file: Path, picture: Path) -> FaceAnnotation:
 
 
 def _subset(file: Path) -> str:
-    pose = read_mat(file, "Pose_Para").ravel()
+    pose = numbers_of(file, read_mat(file, "Pose_Para")).ravel()
     if pose.size <= YAW or not np.isfinite(pose[YAW]):
         raise InputError(f"{file}: Pose_Para has no yaw; fix or remove the file")
-    yaw_deg = abs(np.degrees(float(pose[YAW])))
+    yaw_deg = abs(np.degrees(pose[YAW]))
     return next(name for up_to_deg, name in YAW_SUBSETS if yaw_deg <= up_to_deg)

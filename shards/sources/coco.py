@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from flm.data.manifest import Split
 from flm.errors import InputError
 from flm.fields import parse_json
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, SCHEMES, LandmarkScheme, scheme_named
-from shards.annotation import DataSet, FaceAnnotation, PictureFile
+from shards.annotation import FARTHEST_PX, DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import (
     AS_FOUND,
-    FARTHEST_PX,
     Listing,
-    Split,
     annotation_files,
     keep_present,
     pictures_folder,
@@ -144,6 +143,10 @@ def _lists(path: Path) -> Mapping[str, list[dict[str, Any]]]:
 
 def _scheme(file: _File, name: str | None, whole_body: bool) -> LandmarkScheme:
     if whole_body:
+        if name not in (None, IBUG_68.name):
+            raise InputError(
+                f"--scheme is {name}, the faces of --whole-body are {IBUG_68.name}; leave out one of the two"
+            )
         return IBUG_68
     if name is not None:
         return scheme_named(name)

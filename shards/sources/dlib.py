@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from flm.data.manifest import Split
 from flm.landmarks import IBUG_68, scheme_named
 from shards.annotation import DataSet, FaceAnnotation, PictureFile
 from shards.sources.imglab import LabelledFace, read_labels
-from shards.sources.layout import AS_FOUND, Listing, Split, annotation_files, folder_subset, keep_present
+from shards.sources.layout import AS_FOUND, Listing, annotation_files, folder_subset, keep_present
 
 
 def read_dlib(source: Path, *, listing: Listing = AS_FOUND, scheme: str = IBUG_68.name) -> DataSet:

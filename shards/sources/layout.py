@@ -4,14 +4,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from flm.errors import InputError
+from flm.data.manifest import Split
+from flm.errors import InputError, some_of
 from flm.faces.subsets import SEPARATOR
 
 T = TypeVar("T")
-
-Split = Literal["train", "validation", "test"]
 
 SPLIT_OF_WORD: Mapping[str, Split] = {"train": "train", "val": "validation", "test": "test"}
 """How the names of annotation files begin a word: `training_frames`, `person_keypoints_val2017`."""
@@ -22,9 +21,6 @@ NOT_STATED = "not stated"
 """The licence of a source that does not tell it."""
 
 NAMED_MISSING = 5
-
-FARTHEST_PX = 1e6
-"""From a picture's corner: no picture is so large, and a point beyond is a mistake of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,14 +161,10 @@ def keep_present(
     is_there = {path: path.is_file() for path in map(picture_of, entries)}
     missing = [path for path in map(picture_of, entries) if not is_there[path]]
     if missing and not allow_missing:
-        named = ", ".join(
-            str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-            for path in missing[:NAMED_MISSING]
-        )
-        more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
+        names = [str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in missing]
         raise InputError(
-            f"{folder}: {len(missing)} of {len(entries)} listed pictures are missing: {named}{more}; "
-            "fetch them, or convert the rest with --allow-missing"
+            f"{folder}: {len(missing)} of {len(entries)} listed pictures are missing: "
+            f"{some_of(names, NAMED_MISSING)}; fetch them, or convert the rest with --allow-missing"
         )
     return [entry for entry in entries if is_there[picture_of(entry)]]
 

@@ -48,6 +48,17 @@ def _hdf5_variable(path: Path, name: str) -> Iterator[tuple[str, Shaped[np.ndarr
         yield name, cells
 
 
+def numbers_of(path: Path, values: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """A variable as real numbers.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if values.dtype.kind not in "iufb":
+        raise InputError(f"{path}: has {values.dtype} where numbers belong; fix or remove the file")
+    return values.astype(np.float64)
+
+
 def landmarks_of(
     path: Path, values: Shaped[np.ndarray, "..."], *, num_points: int, origin: int
 ) -> Float[np.ndarray, "points 2"]:
@@ -66,7 +77,7 @@ def landmarks_of(
         raise InputError(
             f"{path}: landmarks of shape {values.shape}, expected {num_points} points; fix or remove the file"
         )
-    landmarks = values[:, :2].astype(np.float64) - origin
+    landmarks = numbers_of(path, values[:, :2]) - origin
     if not np.isfinite(landmarks).all():
         raise InputError(f"{path}: a landmark is not a finite number; fix or remove the file")
     return landmarks

@@ -12,16 +12,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from flm.data.manifest import Split
 from flm.errors import InputError
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
-from shards.annotation import DataSet, FaceAnnotation, PictureFile
+from shards.annotation import FARTHEST_PX, DataSet, FaceAnnotation, PictureFile
 from shards.sources.layout import (
     AS_FOUND,
-    FARTHEST_PX,
     PICTURE_SUFFIXES,
     Listing,
-    Split,
     annotation_files,
     keep_present,
     pictures_folder,

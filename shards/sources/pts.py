@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from flm.data.manifest import Split
 from flm.errors import InputError
 from flm.faces.pts_file import PTS_ORIGIN, read_pts_file
 from flm.geometry import FaceBox
 from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
-from shards.annotation import DataSet, FaceAnnotation, PictureFile
+from shards.annotation import FARTHEST_PX, DataSet, FaceAnnotation, PictureFile
 from shards.sources.ibug import photo_of
-from shards.sources.layout import FARTHEST_PX, NOT_STATED, Split, files_below, folder_subset, picture_beside
+from shards.sources.layout import NOT_STATED, files_below, folder_subset, picture_beside
 
 
 def read_pts(

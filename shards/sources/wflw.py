@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from flm.data.manifest import Split
 from flm.errors import InputError
 from flm.faces.subsets import join_subsets
 from flm.geometry import FaceBox
 from flm.landmarks import WFLW_98
-from shards.annotation import DataSet, FaceAnnotation, PictureFile
-from shards.sources.layout import FARTHEST_PX, Split, keep_present, read_text, the_one_below
+from shards.annotation import FARTHEST_PX, DataSet, FaceAnnotation, PictureFile
+from shards.sources.layout import keep_present, read_text, the_one_below
 
 LISTS: Mapping[Split, str] = {
     "train": "list_98pt_rect_attr_train.txt",

@@ -5,13 +5,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from shards.synthesis.backdrop import texture_cut
-from shards.synthesis.bust import fill, fill_textured, hull, to_color
+from shards.synthesis.bust import fill_textured, hull, to_color
 from shards.synthesis.hair import HairStyle
 from shards.synthesis.pose import PosedHead
 from shards.synthesis.skin import Complexion, Light
-from shards.synthesis.surface import fixed_point, smooth_curve
-
-_SHIFT = 4
+from shards.synthesis.surface import draw_polygon, draw_stroke, smooth_curve
 
 GLASSES_SHARE = 0.22
 SUNGLASSES_SHARE = 0.2
@@ -35,15 +33,8 @@ def _blend_polygon(
         return
     region = picture[top:bottom, left:right]
     covered = region.copy()
-    fill(covered, points - [left, top], to_color(color))
+    draw_polygon(covered, points - [left, top], to_color(color))
     region[:] = cv2.addWeighted(covered, opacity, region, 1 - opacity, 0)
-
-
-def _stroke(
-    picture: np.ndarray, points: np.ndarray, color: np.ndarray, width: float, *, closed: bool = False
-) -> None:
-    thickness = max(1, round(width))
-    cv2.polylines(picture, [fixed_point(points)], closed, to_color(color), thickness, cv2.LINE_AA, _SHIFT)
 
 
 def paint_glasses(
@@ -77,14 +68,14 @@ def paint_glasses(
             _blend_polygon(
                 picture, lens.mean(0) + 0.8 * (streak - lens.mean(0)), np.ones(3), rng.uniform(0.08, 0.3)
             )
-        _stroke(picture, lens, frame, width, closed=True)
+        draw_stroke(picture, lens, width, to_color(frame), closed=True)
         inner_ends.append(lens[16 if side > 0 else 26])
         if (view.rotation @ np.array([side, 0, 0.12]))[2] > 0.05:
             ear = controls[0 if side < 0 else 16] + [side * 0.03, -0.05, -0.05]
             hinge = np.array([x[0 if side > 0 else 14], y[22] + 0.4 * half_height, z[0 if side > 0 else 14]])
-            _stroke(picture, view.project(np.stack([hinge, ear])), frame * 0.9, width)
+            draw_stroke(picture, view.project(np.stack([hinge, ear])), width, to_color(frame * 0.9))
     middle = (inner_ends[0] + inner_ends[1]) / 2 - view.rotation[:2, 1] * view.length_px(0.03)
-    _stroke(picture, np.stack([inner_ends[0], middle, inner_ends[1]]), frame, width)
+    draw_stroke(picture, np.stack([inner_ends[0], middle, inner_ends[1]]), width, to_color(frame))
 
 
 def paint_hat(
@@ -111,16 +102,16 @@ def paint_hat(
     cloth = _color(rng) * light.shade(np.array([[0, -0.3, 0.9]], np.float32))[0]
     grain = texture_cut(rng, size, size)
     if kind == 0:  # wide brim, behind and in front
-        fill(picture, ring(rim + 0.03, reach + 0.45, 1.6), to_color(cloth * 0.8))
+        draw_polygon(picture, ring(rim + 0.03, reach + 0.45, 1.6), to_color(cloth * 0.8))
     fill_textured(picture, hull(levels), cloth, grain, 0.35)
     band = head.view.project(circle[:17] * [reach + 0.01, 0, 1.12] + [0, rim, -0.78])
-    _stroke(picture, band, cloth * 0.6, head.view.length_px(0.08 if kind != 2 else 0.2))
+    draw_stroke(picture, band, head.view.length_px(0.08 if kind != 2 else 0.2), to_color(cloth * 0.6))
     if kind == 1:  # visor
         visor = np.stack(
             [np.cos(turn[:17]) * reach * 0.85, np.full(17, rim + 0.02), 0.15 + np.sin(turn[:17]) * 0.75],
             axis=1,
         )
-        fill(picture, head.view.project(visor), to_color(cloth * 0.7))
+        draw_polygon(picture, head.view.project(visor), to_color(cloth * 0.7))
 
 
 def paint_occluder(
@@ -152,7 +143,7 @@ def _paint_mask(picture: np.ndarray, head: PosedHead, light: Light, rng: np.rand
     fill_textured(picture, outline, cloth, texture_cut(rng, size, size), 0.12)
     for share in (0.3, 0.5, 0.7):
         fold = [landmarks[a] + share * (landmarks[b] - landmarks[a]) for a, b in ((2, 6), (29, 8), (14, 10))]
-        _stroke(picture, smooth_curve(np.stack(fold)), cloth * 0.82, head.view.length_px(0.015))
+        draw_stroke(picture, smooth_curve(np.stack(fold)), head.view.length_px(0.015), to_color(cloth * 0.82))
 
 
 def _paint_hand(
@@ -165,15 +156,18 @@ def _paint_hand(
     beside = np.array([along[1], -along[0]])
     skin = complexion.tone * light.shade(np.array([[0, -0.2, 0.9]], np.float32))[0]
     palm = tip + along * unit * 1.1
-    _stroke(picture, np.stack([palm, palm + along * unit * 3]), skin * 0.85, unit * 0.65)
+    draw_stroke(picture, np.stack([palm, palm + along * unit * 3]), unit * 0.65, to_color(skin * 0.85))
     for number, length in enumerate((0.80, 1.0, 1.05, 0.9)):
         offset = beside * unit * 0.17 * (number - 1.5)
         finger = np.stack([palm + offset, tip + along * unit * (0.9 - length) + offset * 1.1])
-        _stroke(picture, finger, skin * [0.66, 0.58, 0.56], unit * 0.20)
-        _stroke(picture, finger, skin, unit * 0.16)
+        draw_stroke(picture, finger, unit * 0.20, to_color(skin * [0.66, 0.58, 0.56]))
+        draw_stroke(picture, finger, unit * 0.16, to_color(skin))
         nail = finger[1] + (finger[0] - finger[1]) * 0.03
-        _stroke(
-            picture, np.stack([nail, nail + along * unit * 0.05]), np.clip(skin * 1.12, 0, 1), unit * 0.09
+        draw_stroke(
+            picture,
+            np.stack([nail, nail + along * unit * 0.05]),
+            unit * 0.09,
+            to_color(np.clip(skin * 1.12, 0, 1)),
         )
 
 
@@ -183,11 +177,11 @@ def _paint_microphone(picture: np.ndarray, head: PosedHead, rng: np.random.Gener
     angle = rng.uniform(-1.0, 1.0)
     end = ball + np.array([np.sin(angle), np.cos(angle)]) * unit * 3
     grey = np.full(3, rng.uniform(0.05, 0.4))
-    _stroke(picture, np.stack([ball, end]), grey * 0.6, unit * 0.16)
+    draw_stroke(picture, np.stack([ball, end]), unit * 0.16, to_color(grey * 0.6))
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1) * unit
     for radius, level in ((0.22, 0.8), (0.17, 1.1), (0.10, 1.5)):
-        fill(picture, ball + circle * radius - (0.22 - radius) * unit * 0.4, to_color(grey * level))
+        draw_polygon(picture, ball + circle * radius - (0.22 - radius) * unit * 0.4, to_color(grey * level))
 
 
 def _paint_thing(picture: np.ndarray, head: PosedHead, rng: np.random.Generator) -> None:

@@ -1,7 +1,5 @@
 """What belongs to the head and is not on its surface: back of the head, long hair, neck, clothes, ears."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,19 +8,12 @@ from shards.synthesis.backdrop import texture_cut
 from shards.synthesis.hair import HairStyle
 from shards.synthesis.pose import PosedHead
 from shards.synthesis.skin import Complexion, Light
-from shards.synthesis.surface import fixed_point, smooth_curve
-
-_SHIFT = 4
+from shards.synthesis.surface import SHIFT, draw_polygon, draw_stroke, fixed_point, smooth_curve
 
 
 def to_color(color: np.ndarray) -> list[float]:
     """From 0 … 1 to what OpenCV draws with."""
     return (color * 255).clip(0, 255).tolist()
-
-
-def fill(picture: np.ndarray, points: Float[np.ndarray, "points 2"], color: Sequence[float]) -> None:
-    """Fill a polygon, anti-aliased, in place."""
-    cv2.fillPoly(picture, [fixed_point(points)], color, cv2.LINE_AA, _SHIFT)
 
 
 def fill_textured(
@@ -34,13 +25,13 @@ def fill_textured(
 ) -> None:
     """Fill a polygon with a colour (0 … 1) that varies with a grey texture of the size of the picture."""
     height, width = picture.shape[:2]
-    fill(picture, points, to_color(color))
+    draw_polygon(picture, points, to_color(color))
     left, top = np.clip(np.floor(points.min(0)).astype(int), 0, [width, height])
     right, bottom = np.clip(np.ceil(points.max(0)).astype(int) + 1, 0, [width, height])
     if right <= left or bottom <= top:
         return
     mask = np.zeros((bottom - top, right - left), np.uint8)
-    cv2.fillPoly(mask, [fixed_point(points - [left, top])], 255, cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(mask, [fixed_point(points - [left, top])], 255, cv2.LINE_8, SHIFT)
     mask = cv2.erode(mask, np.ones((3, 3), np.uint8))
     levels = 1 + strength * (np.arange(256) / 128 - 1)
     table = np.clip(levels[:, None] * color * 255, 0, 255).astype(np.uint8)[:, None]
@@ -78,7 +69,7 @@ def paint_back_of_head(
     volume = style.volume
     skull = ellipsoid((0.0, -0.33, -0.85), (width + volume, 0.86 + volume, 0.95 + volume))
     if style.bald:
-        fill(picture, hull(head.view.project(skull)), to_color(complexion.tone * shade))
+        draw_polygon(picture, hull(head.view.project(skull)), to_color(complexion.tone * shade))
         return
     if style.length > 0:
         spread = width + volume + rng.uniform(0.0, 0.25)
@@ -141,11 +132,11 @@ def _paint_neck(
     texture_corners = np.array([[0, 0], [columns - 1, 0], [columns - 1, rows - 1], [0, rows - 1]], np.float32)
     to_picture = cv2.getPerspectiveTransform(texture_corners, corners.astype(np.float32))
     edge = to_color(complexion.tone * light.shade(normals[[0, -1]].astype(np.float32)).mean(0) * 0.7)
-    fill(picture, corners, edge)
+    draw_polygon(picture, corners, edge)
     middle, half = corners[2:].mean(0), (corners[2] - corners[3]) / 2
     turn = np.linspace(0, np.pi, 13)[:, None]
     bottom = middle + np.cos(turn) * half + np.sin(turn) * [0, neckline]
-    fill(
+    draw_polygon(
         picture,
         bottom,
         to_color(complexion.tone * light.shade(np.array([[0, 0.0, 1]], np.float32))[0] * 0.92),
@@ -188,15 +179,7 @@ def paint_ears(
 
         normal = head.view.rotation @ np.array([side * 0.75, 0, 0.65])
         lit = complexion.tone * np.array([1.0, 0.92, 0.90]) * light.shade(normal.astype(np.float32)[None])[0]
-        fill(picture, place(_EAR), to_color(lit * 0.9))
-        fill(picture, place(_EAR * 0.82 + [0.02, 0.0]), to_color(lit))
-        fill(picture, place(_EAR_HOLLOW), to_color(lit * [0.74, 0.66, 0.64]))
-        cv2.polylines(
-            picture,
-            [fixed_point(place(_EAR))],
-            True,
-            to_color(lit * 0.72),
-            max(1, round(unit * 0.012)),
-            cv2.LINE_AA,
-            _SHIFT,
-        )
+        draw_polygon(picture, place(_EAR), to_color(lit * 0.9))
+        draw_polygon(picture, place(_EAR * 0.82 + [0.02, 0.0]), to_color(lit))
+        draw_polygon(picture, place(_EAR_HOLLOW), to_color(lit * [0.74, 0.66, 0.64]))
+        draw_stroke(picture, place(_EAR), unit * 0.012, to_color(lit * 0.72), closed=True)

@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from shards.synthesis.surface import GRID, TEXTURE_PX
+from shards.synthesis.surface import GRID, SHIFT, TEXTURE_PX
 
 _OVERSAMPLING = 2
-_SHIFT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +105,11 @@ def rasterise(
 
 def _draw_numbers(quads: Float32[np.ndarray, "quads 4 2"], size: np.ndarray) -> np.ndarray:
     """The number (from 1) of the quadrilateral in front at each subpixel."""
-    scale = _OVERSAMPLING * (1 << _SHIFT)
-    corners = np.round(quads * scale + (_OVERSAMPLING - 1) / 2 * (1 << _SHIFT)).astype(np.int32)
+    scale = _OVERSAMPLING * (1 << SHIFT)
+    corners = np.round(quads * scale + (_OVERSAMPLING - 1) / 2 * (1 << SHIFT)).astype(np.int32)
     numbers = np.zeros((size[1] * _OVERSAMPLING, size[0] * _OVERSAMPLING), np.int32)
     for number, quad in enumerate(corners, 1):
-        cv2.fillConvexPoly(numbers, quad, number, cv2.LINE_8, _SHIFT)
+        cv2.fillConvexPoly(numbers, quad, number, cv2.LINE_8, SHIFT)
     return numbers
 
 

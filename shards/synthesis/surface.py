@@ -115,29 +115,32 @@ def smooth_curve(
     return curve if closed else np.concatenate([curve, points[-1:]])
 
 
-_SHIFT = 4
+SHIFT = 4
+"""Fractional bits of places as OpenCV takes them: it draws at a sixteenth of a pixel."""
 
 
 def fixed_point(points: Float[np.ndarray, "points 2"]) -> np.ndarray:
-    """As OpenCV draws at a sixteenth of a pixel, with `shift=4`."""
-    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+    """Places as OpenCV takes them, with `SHIFT`."""
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
 
 
 def draw_polygon(
-    mask: UInt8[np.ndarray, "height width"], points: Float[np.ndarray, "points 2"], value: int = 255
+    picture: UInt8[np.ndarray, "height width *channels"],
+    points: Float[np.ndarray, "points 2"],
+    value: int | list[float] = 255,
 ) -> None:
-    """Fill a polygon, anti-aliased, in place."""
-    cv2.fillPoly(mask, [fixed_point(points)], value, cv2.LINE_AA, _SHIFT)
+    """Fill a polygon, anti-aliased, in place, with a grey value or a colour from 0 to 255."""
+    cv2.fillPoly(picture, [fixed_point(points)], value, cv2.LINE_AA, SHIFT)
 
 
 def draw_stroke(
-    mask: UInt8[np.ndarray, "height width"],
+    picture: UInt8[np.ndarray, "height width *channels"],
     points: Float[np.ndarray, "points 2"],
     thickness_px: float,
-    value: int = 255,
+    value: int | list[float] = 255,
     *,
     closed: bool = False,
 ) -> None:
-    """Draw a line through points, anti-aliased, in place."""
+    """Draw a line through points, anti-aliased, in place, in a grey value or a colour from 0 to 255."""
     thickness = max(1, round(thickness_px))
-    cv2.polylines(mask, [fixed_point(points)], closed, value, thickness, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(picture, [fixed_point(points)], closed, value, thickness, cv2.LINE_AA, SHIFT)

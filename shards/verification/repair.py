@@ -15,9 +15,10 @@ from pathlib import Path
 from flm.data.manifest import Manifest, ShardEntry
 from flm.data.output import locked
 from flm.data.store import LocalStore
+from flm.data.tars import TarSample
 from flm.data.writer import write_shard
 from flm.errors import InputError
-from flm.files import sync, write_whole
+from flm.files import sync, write_json
 from shards.verification.checks import ShardReport, ShardTask, check_shard
 from shards.verification.findings import Finding, Kind
 from shards.verification.scan import read_members, scan_shard
@@ -99,13 +100,20 @@ def _with_entries(found: Verification) -> Iterator[tuple[ShardEntry, ShardReport
 def _dropped_across(
     errors: Sequence[Finding], reports: Sequence[ShardReport]
 ) -> Mapping[str, frozenset[str]]:
-    """Samples that are good by themselves, by shard."""
+    """Samples that are good by themselves, by shard; of tars that come twice an epoch, the same of each."""
     good = {report.entry.name: set(report.facts.keys) for report in reports if report.entry is not None}
     dropped: dict[str, set[str]] = {}
     for finding in errors:
         kinds = (Kind.STRADDLING_PHOTO, Kind.REPEATED_KEY)
         if finding.kind in kinds and finding.key is not None and finding.key in good[finding.shard]:
             dropped.setdefault(finding.shard, set()).add(finding.key)
+    # The findings name the first of equal tars only, see `check_across`.
+    first_of: dict[tuple[str, str], str] = {}
+    for report in reports:
+        if report.entry is not None:
+            first = first_of.setdefault((report.split, report.entry.sha256), report.entry.name)
+            if first in dropped:
+                dropped[report.entry.name] = dropped[first]
     return {shard: frozenset(keys) for shard, keys in dropped.items()}
 
 
@@ -142,7 +150,7 @@ def _repaired(
     return dataclasses.replace(checked, entry=dataclasses.replace(written, name=entry.name))
 
 
-def _samples_of(path: Path, name: str, keys: Sequence[str]) -> Iterator[dict[str, str | bytes]]:
+def _samples_of(path: Path, name: str, keys: Sequence[str]) -> Iterator[TarSample]:
     with path.open("rb") as file:
         scan = scan_shard(file, name)
         for key in keys:
@@ -199,5 +207,4 @@ def _write_report(folder: Path, errors: Sequence[Finding]) -> None:
         }
         if line not in told:
             told.append(line)
-    text = json.dumps({"findings": told}, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, text.encode())
+    write_json(path, {"findings": told})

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flm.bench.figures import OURS, Bar, Figure, missing, publish_figures
 from flm.bench.measure import Conditions, Row
 from flm.cli import main
 
@@ -22,6 +23,14 @@ def rows(*margins: float) -> list[Row]:
     """One for each, that many times its bar."""
     row = Conditions("faces/s", "in no time <b>").row
     return [row(f"measure {place}", 300.0 * margin, 100.0, bar=3.0) for place, margin in enumerate(margins)]
+
+
+def page(*margins: float) -> list[Figure]:
+    """Likewise, of numbers that stand by themselves."""
+    return [
+        Figure(subject=f"page {place}", side=OURS, unit="s", value=8.0 / margin, bar=Bar("at most", 8.0))
+        for place, margin in enumerate(margins)
+    ]
 
 
 class Faults:
@@ -81,8 +90,6 @@ def boxes(checkpoint: Path, data: str, detector: Any, *, out: Path, split: str, 
 
 def predict(checkpoint: str, data: str, out: Path, **others: Any) -> None:
     """A side that holds, one that does not, one that is not there, one that should be nothing and is."""
-    from flm.bench.predict.report import OURS, Bar, Figure, missing, publish
-
     at_least = Bar("at least", 2.0, is_of_ratio=True)
     figures = [
         Figure(subject="landmarks of one face", side=OURS, unit="ms", value=2.5, bar=Bar("at most", 4.0)),
@@ -98,7 +105,7 @@ def predict(checkpoint: str, data: str, out: Path, **others: Any) -> None:
         ),
         Figure(subject="ids of four faces", side=OURS, unit="switches", value=0.0, bar=Bar("at most", 0.0)),
     ]
-    publish(figures, {"model": checkpoint, "data": data}, out)
+    publish_figures(figures, out / "predict.json", {"model": checkpoint, "data": data})
 
 
 class GpuReport:
@@ -126,7 +133,7 @@ MEASURES: dict[str, dict[str, Callable[..., Any]]] = {
     "faults": {"bench_faults": lambda data, *, kills, seed: Faults()},
     "boxes": {"bench_boxes": boxes},
     "predict": {"bench_predict": predict},
-    "demo": {"bench_demo": lambda checkpoint, **others: rows(1.0, 1.4)},
+    "demo": {"bench_demo": lambda checkpoint, **others: page(1.0, 1.4)},
     "gpu": {"bench_gpu": gpu},
 }
 
@@ -163,7 +170,7 @@ if __name__ == "__main__":
 
             flm.bench.order.SHARDS = 1000
         case "gpu":
-            sys.modules["flm.bench.gpu.measures"] = types.SimpleNamespace(Length=None)
+            sys.modules["flm.bench.gpu.measures"] = types.SimpleNamespace(GpuLength=None)
         case "boxes":
             import flm.inference.detector
 

@@ -11,13 +11,11 @@ import cv2
 from flm.bench.demo.browser import browsing, opened, write_camera
 from flm.bench.demo.page_server import FACE, ServedPage, ask, client_of
 from flm.bench.face_paths import swaying
-from flm.bench.measure import Conditions, Row
+from flm.bench.figures import OURS, Bar, Figure
 from flm.bench.moving_faces import FacePicture, MovingFaces
 from flm.pictures import read_picture
 
-MOST_START_S = 8.0
-MOST_PHOTO_S = 0.7
-FEWEST_FRAMES_PER_S = 6.0
+START_BAR, PHOTO_BAR, CAMERA_BAR = Bar("at most", 8.0), Bar("at most", 0.7), Bar("at least", 6.0)
 
 PHOTO_PX = (1280, 720)
 CAMERA_PX = (640, 480)
@@ -63,15 +61,13 @@ class BrowserLength:
     live_s: float = 20.0
 
 
-def start_row(started_s: float) -> Row:
+def start_figure(started_s: float) -> Figure:
     """How long the page took to be there."""
-    how = f"{started_s:.2f} s from `python demo/app.py` to the first page over HTTP"
-    return Conditions(unit="s", how=how).row(
-        "start: what it may take, beside what it takes", MOST_START_S, started_s, bar=1.0
-    )
+    how = "from `python demo/app.py` to the first page over HTTP"
+    return Figure(subject="start of the page", side=OURS, unit="s", value=started_s, bar=START_BAR, how=how)
 
 
-def browser_rows(page: ServedPage, length: BrowserLength) -> list[Row]:
+def browser_figures(page: ServedPage, length: BrowserLength) -> list[Figure]:
     """One visitor, on the cores that the page has too.
 
     Raises:
@@ -87,31 +83,24 @@ def browser_rows(page: ServedPage, length: BrowserLength) -> list[Row]:
                 photos_s = [_photo_s(tab, photo) for _ in range(length.num_photos + 1)][1:]
             with opened(browser, page.url) as tab:
                 frames_per_s, latency_ms = _live(tab, length)
-    return rows_of(photos_s, frames_per_s, latency_ms)
+    return figures_of(photos_s, frames_per_s, latency_ms)
 
 
-def rows_of(photos_s: list[float], frames_per_s: float, latency_ms: str) -> list[Row]:
+def figures_of(photos_s: list[float], frames_per_s: float, latency_ms: str) -> list[Figure]:
     """What came of it."""
-    width, height = PHOTO_PX
-    middle_s = statistics.median(photos_s)
-    photo = Conditions(unit="s", how=f"median of {len(photos_s)}, Chromium on the same machine")
-    live = Conditions(unit="frames/s", how="drawn in Chromium on the same machine, with a generated camera")
+    camera = f"{CAMERA_PX[0]} x {CAMERA_PX[1]} px, latency {latency_ms} ms; drawn in Chromium"
     return [
-        photo.row(
-            f"photo of {width} x {height} to dots: what it may take, beside what it takes",
-            MOST_PHOTO_S,
-            middle_s,
-            bar=1.0,
-            how=f"{middle_s:.3f} s, {min(photos_s):.3f} to {max(photos_s):.3f} s",
+        Figure(
+            subject=f"photo of {PHOTO_PX[0]} x {PHOTO_PX[1]} to dots", side=OURS, unit="s",
+            value=statistics.median(photos_s), bar=PHOTO_BAR,
+            how=f"median of {len(photos_s)}, {min(photos_s):.3f} to {max(photos_s):.3f} s; Chromium on the "
+            "same machine",
         ),
-        live.row(
-            "camera: landmarks in the page, beside the fewest that will do",
-            frames_per_s,
-            FEWEST_FRAMES_PER_S,
-            bar=1.0,
-            how=f"{CAMERA_PX[0]} x {CAMERA_PX[1]} px, latency {latency_ms} ms",
+        Figure(
+            subject="landmarks of the camera", side=OURS, unit="frames/s", value=frames_per_s, bar=CAMERA_BAR,
+            how=f"{camera} on the same machine, with a generated camera",
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _write_photo(path: Path, face: FacePicture) -> Path:

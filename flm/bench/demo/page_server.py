@@ -22,6 +22,9 @@ FACE = APP.parent / "examples" / "smile.jpg"
 """A face that is nobody's."""
 
 STARTS_WITHIN_S = 120.0
+ENDS_WITHIN_S = 20.0
+ANSWERS_WITHIN_S = 120.0
+"""Each request; by themselves clients give it 5 s, which many visitors at once may need."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +62,9 @@ def served(checkpoint: str = "", detector: Path | None = None) -> Iterator[Serve
         yield ServedPage(url=url, process=process, started_s=time.monotonic() - start_s)
     finally:
         process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDS_WITHIN_S)
+        process.kill()
         process.wait()
 
 
@@ -79,7 +85,7 @@ def client_of(url: str) -> Any:
     """Gradio's client."""
     from gradio_client import Client
 
-    return Client(url, verbose=False)
+    return Client(url, verbose=False, httpx_kwargs={"timeout": ANSWERS_WITHIN_S})
 
 
 def ask(client: Any, picture: Path) -> Float64[np.ndarray, "points 2"]:

@@ -10,18 +10,25 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Float64
 
 from flm.bench.demo.page_server import FACE, ServedPage, ask, client_of
-from flm.bench.measure import Conditions, Row
+from flm.bench.figures import OURS, Bar, Figure
 from flm.errors import InputError
+
+TOGETHER = "visitors at once"
 
 SIDE_PX = 480
 SETTLED_AFTER_S = 10.0
-MOST_GROWTH_MB = 50.0
+OWN_ANSWERS_BAR = Bar("at least", 100.0)
+TOGETHER_BAR = Bar("at least", 0.9, is_of_ratio=True)
+GROWTH_BAR = Bar("at most", 50.0)
+AGAIN_AFTER_S = 0.1
+"""Who got no answer."""
 SAME_WITHIN_PX = 0.05
 """Faces that share a forward pass with others may differ in the last digit."""
 
@@ -37,11 +44,11 @@ class Visitor:
     mistakes: list[str] = field(default_factory=list)
 
 
-def visitor_rows(page: ServedPage, num_visitors: int, lasts_s: float) -> list[Row]:
+def visitor_figures(page: ServedPage, num_visitors: int, lasts_s: float) -> list[Figure]:
     """Let visitors ask for landmarks all at once.
 
     Raises:
-        InputError: no one was answered.
+        InputError: no one was answered, or the page ended.
     """
     with tempfile.TemporaryDirectory() as folder:
         visitors = [_visitor(page.url, Path(folder), number) for number in range(num_visitors)]
@@ -49,13 +56,17 @@ def visitor_rows(page: ServedPage, num_visitors: int, lasts_s: float) -> list[Ro
         threads = [threading.Thread(target=_visit, args=(page.url, one, lasts_s)) for one in visitors]
         for thread in threads:
             thread.start()
-        memory_mb = _watch(page.process.pid, lasts_s)
-        for thread in threads:
-            thread.join()
-    return rows_of(visitors, alone_per_s, memory_mb, lasts_s)
+        try:
+            memory_mb = _watch(page.process.pid, lasts_s)
+        finally:
+            for thread in threads:
+                thread.join()
+    return figures_of(visitors, alone_per_s, memory_mb, lasts_s)
 
 
-def rows_of(visitors: list[Visitor], alone_per_s: float, memory_mb: list[float], lasts_s: float) -> list[Row]:
+def figures_of(
+    visitors: list[Visitor], alone_per_s: float, memory_mb: list[float], lasts_s: float
+) -> list[Figure]:
     """What came of it.
 
     Raises:
@@ -65,29 +76,31 @@ def rows_of(visitors: list[Visitor], alone_per_s: float, memory_mb: list[float],
     mistakes = [mistake for one in visitors for mistake in one.mistakes]
     if not waits_s:
         raise InputError(f"no visitor was answered: {mistakes[0] if mistakes else 'no reason was given'}")
-    num_wrong = sum(one.num_wrong for one in visitors)
-    asked = len(waits_s) + len(mistakes)
+    num_right = len(waits_s) - sum(one.num_wrong for one in visitors)
+    num_asked = len(waits_s) + len(mistakes)
     settled = memory_mb[round(SETTLED_AFTER_S) :] or memory_mb[-1:]
     growth_mb = max(abs(value - settled[0]) for value in settled)
-    how = f"{len(visitors)} visitors at once for {lasts_s:.0f} s"
-    waiting = (
-        f"median wait {statistics.median(waits_s):.2f} s, longest {max(waits_s):.2f} s; "
-        f"{len(mistakes)} errors{f', the first: {mistakes[0]}' if mistakes else ''}"
-    )
-    conditions = Conditions(unit="answers", how=how)
+    together_per_s = len(waits_s) / lasts_s
+    shared = f"{len(visitors)} visitors at once for {lasts_s:.0f} s"
     return [
-        conditions.row("own answers", float(len(waits_s) - num_wrong), float(asked), bar=1.0, how=waiting),
-        Conditions(unit="answers/s", how=how).row(
-            "beside one visitor alone", len(waits_s) / lasts_s, alone_per_s, bar=0.9
+        Figure(
+            subject="answers that are the visitor's own", side=OURS, unit="%",
+            value=100 * num_right / num_asked, bar=OWN_ANSWERS_BAR,
+            how=f"{num_right} of {num_asked}; median wait {statistics.median(waits_s):.2f} s, longest "
+            f"{max(waits_s):.2f} s; {len(mistakes)} errors"
+            f"{f', the first: {mistakes[0]}' if mistakes else ''}; {shared}",
         ),
-        Conditions(unit="MB", how=how).row(
-            "memory: what it may change by after 10 s, beside what it does",
-            MOST_GROWTH_MB,
-            max(growth_mb, 0.1),
-            bar=1.0,
-            how=f"{settled[0]:.0f} MB after {SETTLED_AFTER_S:.0f} s, {memory_mb[-1]:.0f} MB at the end",
+        Figure(subject=TOGETHER, side=OURS, unit="answers/s", value=together_per_s, how=shared),
+        Figure(
+            subject=TOGETHER, side="one alone", unit="answers/s", value=alone_per_s,
+            beside=together_per_s / alone_per_s, bar=TOGETHER_BAR, how="before the others came",
         ),
-    ]
+        Figure(
+            subject="growth of memory", side=OURS, unit="MB", value=growth_mb, bar=GROWTH_BAR,
+            how=f"{settled[0]:.0f} MB after {SETTLED_AFTER_S:.0f} s, {memory_mb[-1]:.0f} MB at the end; "
+            f"{shared}",
+        ),
+    ]  # fmt: skip
 
 
 def _visitor(url: str, folder: Path, number: int) -> Visitor:
@@ -112,25 +125,34 @@ def _alone(url: str, visitor: Visitor, count: int = 10) -> float:
 
 
 def _visit(url: str, visitor: Visitor, lasts_s: float) -> None:
-    client = client_of(url)
+    client: Any = None
     end_s = time.monotonic() + lasts_s
     while time.monotonic() < end_s:
         start_s = time.perf_counter()
         try:
+            client = client or client_of(url)
             found = ask(client, visitor.picture)
         except Exception as error:  # whatever it is, it is counted
             visitor.mistakes.append(str(error))
+            time.sleep(AGAIN_AFTER_S)
             continue
         visitor.waits_s.append(time.perf_counter() - start_s)
         visitor.num_wrong += not np.allclose(found, visitor.expected, atol=SAME_WITHIN_PX)
 
 
 def _watch(process: int, lasts_s: float) -> list[float]:
-    """The memory of a process each second, MB."""
+    """The memory of a process each second, MB.
+
+    Raises:
+        InputError: it ended.
+    """
     values = []
     for _ in range(max(1, round(lasts_s))):
         status = Path(f"/proc/{process}/status").read_text()
-        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-        values.append(int(kilobytes) / 1000)
+        kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+        if not kilobytes:
+            # Dead, and not yet taken notice of.
+            raise InputError("the page ended while visitors asked; see what it said before this line")
+        values.append(int(kilobytes[0]) / 1000)
         time.sleep(1)
     return values

@@ -8,11 +8,12 @@ from types import MappingProxyType
 
 import torch
 
+from flm.bench.figures import Figure
 from flm.bench.gpu.measures import (
     LOADER,
     RESIDENT,
     TRAINING,
-    Length,
+    GpuLength,
     NotHereError,
     Setting,
     measure_augmentation,
@@ -23,7 +24,6 @@ from flm.bench.gpu.measures import (
 )
 from flm.bench.gpu.report import Check, GpuReport, checks_of_tests, failed
 from flm.bench.machine import usable_threads
-from flm.bench.predict.report import Figure
 from flm.bench.predict.setting import limited_threads
 from flm.data.store import open_store
 from flm.recipes import recipe_named
@@ -53,7 +53,7 @@ def bench_gpu(
     recipe: str | None = None,
     tests: Path | None = None,
     limit_s: float = 300.0,
-    length: Length | None = None,
+    length: GpuLength | None = None,
 ) -> GpuReport:
     """Measure on the GPU, or on the processor where there is none, and write it as JSON.
 
@@ -71,11 +71,11 @@ def bench_gpu(
     """
     began_s = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = setting_of(device, data, recipe or RECIPES[device.type], length or Length.of(device))
+    setting = setting_of(device, data, recipe or RECIPES[device.type], length or GpuLength.of(device))
     report = GpuReport.begin(device)
     report.how = setting.describe()
     report.checks += checks_of_tests(tests) if tests else []
-    with limited_threads(usable_threads() or 1):
+    with limited_threads(usable_threads()):
         for name, subject in SUBJECTS.items():
             print(f"{name} …", flush=True)
             started_s = time.monotonic()
@@ -107,14 +107,14 @@ def feeding(figures: Sequence[Figure]) -> list[Figure]:
     ]
 
 
-def setting_of(device: torch.device, data: Path, recipe: str, length: Length) -> Setting:
+def setting_of(device: torch.device, data: Path, recipe: str, length: GpuLength) -> Setting:
     """A recipe without weights from elsewhere, its log, or more workers than there are threads.
 
     Raises:
         InputError: there is no such recipe, or the shards are of another scheme.
     """
     config = recipe_named(recipe)
-    workers = min(config.loader.num_workers, usable_threads() or 1)
+    workers = min(config.loader.num_workers, usable_threads())
     config = dataclasses.replace(
         config,
         data=str(data),

@@ -16,14 +16,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flm.augment import augment
+from flm.bench.figures import Figure
 from flm.bench.machine import usable_threads
-from flm.bench.measure import medians, rate
+from flm.bench.measure import medians, rate, take_turns
 from flm.bench.predict.landmarks import MANY, ONE, in_batches, one_by_one
-from flm.bench.predict.report import Figure, take_turns
 from flm.bench.predict.setting import known_faces
-from flm.bench.team import Team
-from flm.bench.train import Setting as Sides
-from flm.bench.train import Side, resident, training
+from flm.bench.team import Team, wait_for_gpu
+from flm.bench.train import Side, SideSetting, resident, training
 from flm.data.loader import LoaderConfig, ProcessPlace, training_batches
 from flm.data.samples import Batch
 from flm.data.store import open_store
@@ -40,7 +39,7 @@ RESIDENT = "on one resident batch"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Length:
+class GpuLength:
     """How much is measured."""
 
     turns: int = 3
@@ -54,12 +53,12 @@ class Length:
     """Of the matrices whose product is the peak."""
 
     @classmethod
-    def of(cls, device: torch.device) -> "Length":
+    def of(cls, device: torch.device) -> "GpuLength":
         """What fits into a few minutes."""
         return cls() if device.type == "cuda" else cls(steps=3, batches=20, faces=16, matrix_side=1024)
 
     @classmethod
-    def quick(cls) -> "Length":
+    def quick(cls) -> "GpuLength":
         """To see that all runs; the numbers say nothing."""
         return cls(turns=1, steps=1, batches=2, faces=2, matrix_side=64)
 
@@ -71,7 +70,7 @@ class Setting:
     device: torch.device
     config: TrainConfig
     precision: Literal["bf16", "fp16"]
-    length: Length
+    length: GpuLength
 
     @property
     def dtype(self) -> torch.dtype:
@@ -102,7 +101,7 @@ def measure_augmentation(setting: Setting) -> list[Figure]:
         for _ in range(setting.length.steps):
             changed = dataclasses.replace(batch, step=next(steps))
             augment(changed, setting.config.augment, size_px=setting.config.crop.size_px, seed=0)
-        _wait_for(setting.device)
+        wait_for_gpu()
         return setting.length.steps * len(batch) / (time.perf_counter() - started_s)
 
     images_per_s()
@@ -193,7 +192,7 @@ def peak_flops(setting: Setting) -> float:
         started_s = time.perf_counter()
         for _ in range(10):
             torch.mm(left, right, out=product)
-        _wait_for(setting.device)
+        wait_for_gpu()
         return 10 * 2 * side**3 / (time.perf_counter() - started_s)
 
     operations_per_s()
@@ -207,8 +206,8 @@ def train_in_turns(setting: Setting, side: Side, config: TrainConfig) -> tuple[f
         RuntimeError: its process ended.
     """
     with tempfile.TemporaryDirectory() as folder:
-        its = Sides(config=dataclasses.replace(config, out=Path(folder)))
-        on_gpu, threads = setting.device.type == "cuda", usable_threads() or 1
+        its = SideSetting(config=dataclasses.replace(config, out=Path(folder)))
+        on_gpu, threads = setting.device.type == "cuda", usable_threads()
         with Team(side, its, threads=threads, on_gpu=on_gpu, precision=setting.precision) as team:
             try:
                 team.wait_until_ready()
@@ -232,8 +231,3 @@ def _batches(setting: Setting, loader: LoaderConfig, count: int) -> Iterator[Bat
         seed=0,
         place=ProcessPlace(device=setting.device),
     )
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

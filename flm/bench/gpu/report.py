@@ -1,12 +1,10 @@
 """What `flm bench gpu` tells: the device, checks with how they ended, and figures."""
 
-import json
 import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -15,10 +13,10 @@ import onnxruntime
 import torch
 
 import flm
-from flm.bench.machine import Machine, processor, told
-from flm.bench.predict.report import Figure
+from flm.bench.figures import NOT_MEASURED, Figure
+from flm.bench.machine import Machine, processor, told, versions_of
 from flm.errors import InputError
-from flm.files import write_whole
+from flm.files import write_json
 
 Status = Literal["passed", "failed", "skipped"]
 
@@ -92,7 +90,7 @@ class GpuReport:
             "checks": [asdict(check) for check in self.checks],
             "figures": [figure.to_json() for figure in self.figures],
         }
-        write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(path, content)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -114,15 +112,13 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that compute, those that are installed."""
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    found["torch"] = torch.__version__  # with the CUDA that it was built for
-    found["onnxruntime's providers"] = ", ".join(onnxruntime.get_available_providers())
-    return found
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **versions_of(PACKAGES),
+        "torch": torch.__version__,  # with the CUDA that it was built for
+        "onnxruntime's providers": ", ".join(onnxruntime.get_available_providers()),
+    }
 
 
 def checks_of_tests(path: Path) -> list[Check]:
@@ -163,7 +159,7 @@ def failed(name: str, error: Exception, seconds: float) -> Check:
 
 
 def _line_of(figure: Figure) -> str:
-    value = "not measured" if figure.value is None else f"{figure.value:,.4g} {figure.unit}"
+    value = NOT_MEASURED if figure.value is None else f"{figure.value:,.4g} {figure.unit}"
     how = f" ({figure.how})" if figure.how else ""
     return f"{figure.subject}, {figure.side}: {value}{how}"
 

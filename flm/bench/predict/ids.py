@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flm.bench.face_paths import crossing, faces_of_shards
+from flm.bench.figures import OURS, Bar, Figure
 from flm.bench.moving_faces import MovingFaces, MovingFrame
-from flm.bench.predict.report import OURS, Bar, Figure
 from flm.bench.predict.setting import HEIGHT, WIDTH, Setting
 from flm.draw import Canvas, Color, contact_sheet, write_png
 from flm.geometry import FaceBox
@@ -89,7 +89,7 @@ def measure_ids(setting: Setting) -> list[Figure]:
             how=f"{len(moving)} frames in which they cross, leave and come back; ids of {ids or 'none'}",
         ),
         Figure(
-            subject=SUBJECT, side=OURS, unit="% found",
+            subject="four faces found", side=OURS, unit="%",
             value=100 * identities.num_found / max(1, identities.num_seen),
             how=f"of {identities.num_seen} faces over all frames, at least half of their landmarks in sight",
         ),

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 
+from flm.bench.figures import OURS, Bar, Figure, missing
+from flm.bench.measure import Clock, Turns, median_ms, take_turns
 from flm.bench.predict.peers import Dlib, reference_network
-from flm.bench.predict.report import OURS, Bar, Clock, Figure, Turns, median_ms, missing, take_turns
 from flm.bench.predict.setting import KnownFace, Setting, known_faces
 from flm.errors import InputError
 from flm.inference.predictor import Predictor

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
+from flm.bench.figures import OURS, Bar, Figure, missing
+from flm.bench.measure import Clock, Turns, per_second, take_turns
 from flm.bench.predict.peers import Cascade, Dlib, reference_network
-from flm.bench.predict.report import OURS, Bar, Clock, Figure, Turns, missing, per_second, take_turns
 from flm.bench.predict.setting import KnownFace, Setting, known_faces
 from flm.errors import InputError
 from flm.inference.predictor import Predictor

@@ -2,21 +2,20 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import cv2
 
-from flm.bench.machine import load_average, processor, usable_threads
+from flm.bench.figures import OURS, Figure, missing, publish_figures
+from flm.bench.machine import load_average, processor, usable_threads, versions_of
 from flm.bench.predict.ids import SUBJECT as IDS
 from flm.bench.predict.ids import measure_ids
 from flm.bench.predict.landmarks import ONE, measure_landmarks
 from flm.bench.predict.pictures import SUBJECT as PICTURES
 from flm.bench.predict.pictures import measure_pictures
-from flm.bench.predict.report import OURS, Figure, missing, publish
-from flm.bench.predict.setting import Length, Setting, limited_threads
+from flm.bench.predict.setting import PredictLength, Setting, limited_threads
 from flm.bench.predict.start import SUBJECT as START
 from flm.bench.predict.start import measure_start
 from flm.bench.predict.steadiness import JITTER, measure_steadiness
@@ -29,7 +28,7 @@ from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.inference.load import ONNX_NAME, ONNX_SUFFIX, find_model, load
 from flm.process.memory import keep_freed_memory
 
-THREADS = 2
+REPORT_NAME = "predict.json"
 
 Subject = Callable[[Setting], list[Figure]]
 SUBJECTS: Mapping[str, Subject] = MappingProxyType(
@@ -53,8 +52,8 @@ def bench_predict(
     split: str = "validation",
     detector: DetectorConfig = ANY_DETECTOR,
     dlib_model: Path | None = None,
-    length: Length | None = None,
-    threads: int = THREADS,
+    length: PredictLength | None = None,
+    threads: int,
 ) -> list[Figure]:
     """Measure, print the table, and write predict.json and pictures into a folder.
 
@@ -69,8 +68,8 @@ def bench_predict(
         threads: of every side that takes them.
 
     Raises:
-        InputError: model, detector or shards cannot be used. What fails of a single subject is told in its
-            line.
+        InputError: model, detector, shards or folder cannot be used. What fails of a single subject is told
+            in its line.
     """
     if threads < 1:
         raise InputError(f"--threads is {threads}, expected at least 1")
@@ -87,17 +86,17 @@ def bench_predict(
             data=data,
             split=split,
             out=out,
-            length=length or Length(),
+            length=length or PredictLength(),
             threads=threads,
             dlib_model=dlib_model,
-            detector_flags=_flags(detector),
+            detector_flags=detector.flags(),
         )
-        # Said before anything is measured if it cannot be had.
+        # Told before anything is measured if they cannot be had.
         used = setting.detector.name
-        out.mkdir(parents=True, exist_ok=True)
+        _make(out)
         figures = measure(setting, SUBJECTS)
     what = {"model": checkpoint, "detector": used, "data": data, "load before": load_before}
-    publish(figures, {**what, **conditions(setting)}, out)
+    publish_figures(figures, out / REPORT_NAME, {**what, **conditions(setting)})
     return figures
 
 
@@ -115,15 +114,22 @@ def measure(setting: Setting, subjects: Mapping[str, Subject]) -> list[Figure]:
 
 def conditions(setting: Setting) -> dict[str, object]:
     """What the numbers hang on beside model and data."""
+    versions = {**versions_of(("onnxruntime", "torch", "dlib-bin")), "OpenCV": cv2.__version__}
     return {
         "split": setting.split,
         "threads": setting.threads,
         "turns": setting.length.turns,
         "processor": processor(),
         "cores": usable_threads(),
-        "versions": ", ".join(_versions(("onnxruntime", "torch", "dlib-bin")))
-        + f", OpenCV {cv2.__version__}",
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another place") from error
 
 
 @contextlib.contextmanager
@@ -141,14 +147,3 @@ def _exported(checkpoint: str) -> Iterator[tuple[Path, Path | None]]:
         onnx = Path(folder) / "model.onnx"
         export_onnx(path, onnx, ExportOptions())
         yield onnx, path
-
-
-def _flags(detector: DetectorConfig) -> tuple[str, ...]:
-    model = () if detector.model is None else ("--detector.model", str(detector.model.resolve()))
-    return ("--detector.kind", detector.kind, *model)
-
-
-def _versions(packages: Sequence[str]) -> Iterator[str]:
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            yield f"{package} {version(package)}"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
-from flm.data.reader import ShardReader
+from flm.data.split_samples import samples_at
 from flm.data.store import open_store
 from flm.geometry import FaceBox, transform_points
 from flm.inference.detector import FaceDetector
@@ -22,7 +22,7 @@ SHARES = (0.35, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Length:
+class PredictLength:
     """How much is measured."""
 
     turns: int = 5
@@ -36,7 +36,7 @@ class Length:
     """Of the generated videos."""
 
     @classmethod
-    def quick(cls) -> "Length":
+    def quick(cls) -> "PredictLength":
         """To see that all runs; the numbers say little."""
         return cls(turns=1, faces=16, pictures=4, video_frames=45, starts=1, frames_per_s=15.0)
 
@@ -69,7 +69,7 @@ class Setting:
     split: str
     out: Path
     """Folder of the pictures that are drawn."""
-    length: Length
+    length: PredictLength
     threads: int
     dlib_model: Path | None
     """dlib's file of its 68-point predictor."""
@@ -109,16 +109,13 @@ def known_faces(data: str, split: str, count: int) -> list[KnownFace]:
         InputError: there are no shards, no such split, or no face in it, or one is damaged.
     """
     store = open_store(data)
-    shards = store.manifest.shards_of(split)
-    places = [(shard, place) for shard, entry in enumerate(shards) for place in range(entry.num_samples)]
-    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int).tolist()
+    num_samples = store.manifest.num_samples(split)
+    chosen = np.linspace(0, num_samples - 1, min(count, num_samples)).round().astype(np.int64)
     random = np.random.default_rng(0)
-    reader = ShardReader(store, tuple(shards), max_open_files=4)
-    try:
-        samples = [reader.read(*places[row]) for row in chosen]
-    finally:
-        reader.close()
-    return [in_a_frame(sample.crop_shard, sample.record.landmarks_shard, random) for sample in samples]
+    return [
+        in_a_frame(sample.crop_shard, sample.record.landmarks_shard, random)
+        for sample in samples_at(store, split, chosen)
+    ]
 
 
 def in_a_frame(

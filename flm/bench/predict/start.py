@@ -1,16 +1,15 @@
 """How long `flm predict` takes on one picture, from nothing to its result."""
 
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from flm.bench.predict.report import OURS, Bar, Clock, Figure, take_turns
+from flm.bench.figures import OURS, Bar, Figure
+from flm.bench.measure import Clock, process_s, take_turns
 from flm.bench.predict.setting import Setting, known_faces
 from flm.draw import write_png
-from flm.errors import InputError
 
 SUBJECT = "cold start"
 START_BAR = Bar("at most", 2.0)
@@ -34,10 +33,10 @@ def measure_start(setting: Setting, clock: Clock = time.perf_counter) -> list[Fi
         arguments = ["predict", str(picture), "--out", f"{folder}/out", "--overwrite"]
         arguments += ["--checkpoint", str(setting.onnx), *setting.detector_flags]
         command = [sys.executable, "-m", "flm", *arguments]
-        sides: dict[str, Callable[[], float]] = {COMMAND: lambda: seconds(command, clock)}
+        sides: dict[str, Callable[[], float]] = {COMMAND: lambda: process_s(command, clock)}
         for name, program in IMPORTS.items():
             words = [sys.executable, "-c", program]
-            sides[name] = lambda words=words: seconds(words, clock)
+            sides[name] = lambda words=words: process_s(words, clock)
         turns = take_turns(sides, setting.length.starts)
     how = "wall time of a new process, files in the system's cache"
     return [
@@ -47,18 +46,3 @@ def measure_start(setting: Setting, clock: Clock = time.perf_counter) -> list[Fi
         ),
         *(Figure(subject=SUBJECT, side=name, unit="s", value=turns.median(name)) for name in IMPORTS),
     ]  # fmt: skip
-
-
-def seconds(command: Sequence[str], clock: Clock) -> float:
-    """How long a process takes.
-
-    Raises:
-        InputError: it fails; with its last line.
-    """
-    started_s = clock()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    took_s = clock() - started_s
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no word"]
-        raise InputError(f"{' '.join(command[1:4])} ends with exit code {done.returncode}: {said[-1]}")
-    return took_s

@@ -4,15 +4,16 @@ Jitter is the root mean square of second differences over frames: of steady moti
 frames the truth must be put off to come nearest to what was found, whatever each point's own constant error.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
 from flm.bench.face_paths import faces_of_shards, still, swaying
+from flm.bench.figures import OURS, Bar, Figure, missing
 from flm.bench.moving_faces import FacePath, FacePicture, MovingFaces
 from flm.bench.predict.pictures import nearest
-from flm.bench.predict.report import OURS, Bar, Figure, missing
 from flm.bench.predict.setting import HEIGHT, WIDTH, Setting
 from flm.draw import write_png
 from flm.errors import InputError
@@ -147,9 +148,13 @@ def delays() -> Float64[np.ndarray, " delays"]:
 
 
 def lag_frames(found: Tracks, truth: Tracks) -> float:
-    """By how many frames landmarks trail behind; negative if they run ahead."""
+    """By how many frames landmarks trail behind; negative if they run ahead.
+
+    Not a number where the face was found in no frame that can be compared.
+    """
     tried = delays()
-    return float(tried[np.argmin(misfits_px(found, truth, tried))])
+    misfits = misfits_px(found, truth, tried)
+    return math.nan if np.isnan(misfits).all() else float(tried[np.argmin(misfits)])
 
 
 def _jitter_figures(unmoved: Watched) -> list[Figure]:
@@ -170,8 +175,11 @@ def _jitter_figures(unmoved: Watched) -> list[Figure]:
 
 def _lag_figures(moved: Watched) -> list[Figure]:
     tracked, single = (lag_frames(found, moved.truth) for found in (moved.tracked, moved.single))
-    if abs(single) >= MOST_LAG_FRAMES:
+    if not abs(single) < MOST_LAG_FRAMES:
         why = "frame by frame, the landmarks do not follow the face; is the network trained?"
+        return [missing(LAG, ADDED, why, unit="frames", bar=LAG_BAR)]
+    if math.isnan(tracked):
+        why = "tracking finds the face in no frame that can be compared"
         return [missing(LAG, ADDED, why, unit="frames", bar=LAG_BAR)]
     how = f"a face of {FACE_PX:g} px that sways, nods, turns and comes nearer, {len(moved.truth)} frames"
     return [

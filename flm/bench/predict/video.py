@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flm.bench.face_paths import faces_of_shards, swaying
+from flm.bench.figures import OURS, Bar, Figure
+from flm.bench.measure import Clock, per_second, take_turns
 from flm.bench.moving_faces import MovingFaces
-from flm.bench.predict.report import OURS, Bar, Clock, Figure, per_second, take_turns
 from flm.bench.predict.setting import HEIGHT, WIDTH, Setting
 from flm.inference.tracking.tracker import FaceTracker
 from flm.inference.video.input import VideoFrame, open_video

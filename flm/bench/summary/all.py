@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from flm.bench.machine import Machine
 from flm.bench.summary.page import PAGE_NAME, write_page
 from flm.bench.summary.runs import LOG_NAME, NotRun, Outcome, Run, describe, duration
 from flm.errors import InputError
-from flm.fields import flat_fields, to_fields
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 
 PROGRAM = (sys.executable, "-m", "flm")
@@ -61,17 +60,19 @@ def bench_all(
         What came out of each, those of earlier calls among them.
 
     Raises:
-        InputError: a name is unknown, or the folder cannot be used.
+        InputError: a name is unknown, a run in the folder is damaged, or nothing can be written there.
     """
     for flag, names in (("--only", only), ("--skip", skip)):
         for name in names:
             if name not in MEASURED:
                 raise InputError(f"{flag} {name!r} is unknown; known: {', '.join(MEASURED)}")
-    out.mkdir(parents=True, exist_ok=True)
-    outcomes: dict[str, Outcome] = {}
+    found = {name: Run.read(out / name) for name in MEASURED}
+    outcomes: dict[str, Outcome] = {name: run for name, run in found.items() if run and run.is_done}
+    # Told before anything is measured if it cannot be written.
+    write_page(out, MEASURED, outcomes)
     for number, (name, benchmark) in enumerate(MEASURED.items(), 1):
         print(f"[{number}/{len(MEASURED)}] {name}: ", end="", flush=True)
-        before = Run.read(out / name)
+        before = found[name]
         why = _why_not(name, only, skip)
         if before is not None and (before.is_done or why):
             outcomes[name] = before
@@ -120,20 +121,12 @@ def words_of(benchmark: Benchmark, given: Given, outputs: Mapping[str, Path]) ->
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, DetectorConfig):
             takes_all = isinstance(parameter.default, DetectorConfig)
-            words += _detector_words(value) if takes_all else [flag, str(value.model)] * bool(value.model)
+            words += value.flags() if takes_all else [flag, str(value.model)] * bool(value.model)
         elif value is not None and parameter.kind is parameter.KEYWORD_ONLY:
             words += [flag, str(value)]
         elif value is not None:
             words.insert(0, str(value))
     return words
-
-
-def _detector_words(detector: DetectorConfig) -> Iterator[str]:
-    """Those of its fields that are not as usual."""
-    usual = flat_fields(to_fields(ANY_DETECTOR))
-    for name, value in flat_fields(to_fields(detector)).items():
-        if value != usual[name]:
-            yield from (f"--detector.{name.replace('_', '-')}", str(value))
 
 
 def _run(name: str, benchmark: Benchmark, given: Given, folder: Path, limit_s: float) -> Run:

@@ -1,10 +1,12 @@
-"""The commands of `flm bench` that gather what the others measure. Parsing only."""
+"""All commands of `flm bench`: those that measure, and two that gather what they found. Parsing only."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tyro
 
+from flm.bench.commands import MEASURED
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 
 
@@ -74,3 +76,6 @@ def bench_readme(
     print(difference, end="")
     if check and difference:
         sys.exit(1)
+
+
+BENCHMARKS: Mapping[str, Callable[..., object]] = {**MEASURED, "all": bench_all, "readme": bench_readme}

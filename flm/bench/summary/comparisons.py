@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NOT_MEASURED = "not measured"
-OURS = "ours"
-"""How a side of ours is called, or begins to be."""
+from flm.bench.figures import NOT_MEASURED, OURS, digits
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -33,7 +31,7 @@ class Comparison:
     holds: bool | None = None
     """Whether the bar is reached; None without a bar or a number."""
     margin: float | None = None
-    """How many times the bar was reached; infinite where a number that should be small is 0."""
+    """How many times the bar was reached; infinite where a number that should be small is 0 or less."""
     how: str = ""
 
     @property
@@ -55,8 +53,7 @@ def comparisons(result: Mapping[str, Any]) -> list[Comparison]:
 
 def amount(value: float, unit: str = "") -> str:
     """A number with digits that mean something, and its unit."""
-    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return f"{text} {UNITS.get(unit, unit)}".rstrip()
+    return f"{digits(value)} {UNITS.get(unit, unit)}".rstrip()
 
 
 def times(ratio: float, bar: float | None = None) -> str:
@@ -95,7 +92,7 @@ def _of_kills(result: Mapping[str, Any]) -> Comparison:
 
 
 def _of_figures(figures: Sequence[Mapping[str, Any]]) -> Iterator[Comparison]:
-    ours = {figure["subject"]: figure for figure in reversed(figures) if figure["side"] == OURS}
+    ours = {figure["subject"]: figure for figure in figures if figure["side"] == OURS}
     for figure in figures:
         is_peer = figure.get("beside") is not None or not figure["side"].startswith(OURS)
         yield _of_figure(figure, ours.get(figure["subject"]) if is_peer else None)
@@ -136,5 +133,5 @@ def _bar_text(bar: Mapping[str, Any] | None, unit: str) -> str:
 def _margin(bar: Mapping[str, Any], number: float) -> float:
     if bar["kind"] == "at least":
         return number / bar["value"]
-    # Nothing, where nothing is asked for, is all that there can be.
-    return bar["value"] / number if number else math.inf
+    # Nothing, where little is asked for, is all that there can be; less than that is no ratio.
+    return math.inf if number <= 0 else bar["value"] / number

@@ -11,7 +11,7 @@ from flm.bench.machine import Machine
 from flm.bench.summary.runs import LOG_NAME, NotRun, Outcome, Run, bars_of, duration
 from flm.bench.summary.sections import result_sections
 from flm.files import write_whole
-from flm.page.html import facts, page, row, section, table
+from flm.page.html import facts, header, page, row, section, table
 
 PAGE_NAME = "index.html"
 LOG_LINES = 20
@@ -39,7 +39,7 @@ def write_page(
     all_of_them = {name: outcomes.get(name, waiting) for name in benchmarks}
     runs = {name: outcome for name, outcome in all_of_them.items() if isinstance(outcome, Run)}
     sections = [
-        _header(all_of_them, runs),
+        _head(all_of_them, runs),
         section("All benchmarks", ABOUT_ALL, _overview(all_of_them)),
         *(_run_section(name, _about(benchmarks[name]), run, out / name) for name, run in runs.items()),
     ]
@@ -50,7 +50,7 @@ def _about(benchmark: Callable[..., object]) -> str:
     return (inspect.getdoc(benchmark) or "").partition("\n")[0]
 
 
-def _header(outcomes: Mapping[str, Outcome], runs: Mapping[str, Run]) -> str:
+def _head(outcomes: Mapping[str, Outcome], runs: Mapping[str, Run]) -> str:
     done = [run for run in runs.values() if run.is_done]
     bars = [bars_of(run) for run in done]
     failed = len(runs) - len(done)
@@ -60,17 +60,11 @@ def _header(outcomes: Mapping[str, Outcome], runs: Mapping[str, Run]) -> str:
         "failed": f"{failed}",
         "measuring took": duration(math.fsum(run.seconds or 0.0 for run in runs.values())),
     }
-    numbers = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles.items()
-    )
     last = max(runs.values(), key=lambda run: run.began, default=None)
     machine = Machine.here() if last is None else last.machine
     date = datetime.date.today() if last is None else datetime.date.fromisoformat(last.date)
     where = f"flm on <b>{escape(machine.processor)}</b>, {date.day} {date:%B %Y}"
-    return (
-        f"<header><h1>Benchmarks</h1><p>{where}</p>"
-        f'<dl class="tiles">{numbers}</dl>{facts(machine.facts())}</header>'
-    )
+    return header("Benchmarks", where, tiles, machine.facts())
 
 
 def _overview(outcomes: Mapping[str, Outcome]) -> str:

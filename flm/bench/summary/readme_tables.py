@@ -4,8 +4,8 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 
+from flm.bench.boxes_report import BoxReport, BoxRow, MovedBoxes
 from flm.bench.commands import MEASURED
 from flm.bench.summary.comparisons import TIMES, Comparison, comparisons
 from flm.bench.summary.results import Evaluation, Results, Trained
@@ -24,6 +24,7 @@ AGAIN = ("measured again by others", "trained again in mmpose")
 """Of these, sources that are not the authors."""
 NOT_YET = "not yet measured"
 
+FRAME = f"1,280 {TIMES} 720"
 LABELS = {
     ("loader", "loader"): "loading crops, vs. one file a sample",
     ("loader", "loader, large originals"): "the same with originals 3.5 times as large",
@@ -37,27 +38,31 @@ LABELS = {
     ("train", "training, beside the usual way"): "training, vs. one file a sample, float32, contiguous",
     ("train", "two processes"): "training in two processes of one thread, vs. one",
     ("train", "training with checkpoints"): "training with a checkpoint every 50 steps, vs. none",
-    ("demo", "start: what it may take, beside what it takes"): "web page: start to a page that answers",
-    (
-        "demo",
-        "photo of 1280 x 720 to dots: what it may take, beside what it takes",
-    ): f"web page: 1,280 {TIMES} 720 photo to landmarks",
-    ("demo", "camera: landmarks in the page, beside the fewest that will do"): "web page: camera",
-    ("demo", "beside one visitor alone"): "web page: 50 visitors at once, vs. one",
-    (
-        "demo",
-        "memory: what it may change by after 10 s, beside what it does",
-    ): "web page: growth of its memory under 50 visitors",
+    ("predict", "landmarks of one face, beside the reference project's network"): (
+        "landmarks of one face, two threads, vs. the reference project's network"
+    ),
+    ("predict", "picture to landmarks, beside dlib"): (
+        f"{FRAME} picture to landmarks, vs. dlib's detector alone"
+    ),
+    ("predict", "picture to landmarks, beside dlib, looking at half the size"): (
+        "the same, vs. dlib's detector on half the size"
+    ),
+    ("predict", "picture to landmarks, beside the reference application's way"): (
+        "the same, vs. the reference application"
+    ),
+    ("predict", "video of one face"): f"{FRAME} video of one face, tracked",
+    ("predict", "jitter of a still face, beside ours, frame by frame"): (
+        "jitter of a still face, vs. frame by frame"
+    ),
+    ("predict", "ids of four faces"): "ids switched while four faces cross",
+    ("predict", "cold start"): "cold start of `flm predict` on one picture",
+    ("demo", "start of the page"): "web page: start to a page that answers",
+    ("demo", "photo of 1280 x 720 to dots"): f"web page: {FRAME} photo to landmarks",
+    ("demo", "landmarks of the camera"): "web page: camera",
+    ("demo", "visitors at once, beside one alone"): "web page: 50 visitors at once, vs. one",
+    ("demo", "growth of memory"): "web page: growth of its memory under 50 visitors",
 }
-"""What stands in the table for a benchmark's row; its own name where nothing does."""
-
-LIMIT_IS_OURS = re.compile("what it may .*, beside what it ")
-"""In the name of a row in which the peer is what was measured, and ours is the most that it may be."""
-LIMIT_IS_PEER = (
-    *(("order", name) for name in ("starts of the order", "places in a row", "places anywhere")),
-    ("demo", "camera: landmarks in the page, beside the fewest that will do"),
-)
-"""Rows in which the peer is the least that ours may be."""
+"""What stands in the table for a benchmark's row, by benchmark and the row's own name."""
 
 IF_MISSED = {
     ("loader", "loader, large originals"),
@@ -66,29 +71,17 @@ IF_MISSED = {
     ("order", "places in a row"),
     ("train", "time not waiting for data"),
     ("train", "training"),
-    ("demo", "own answers"),
-    ("demo", "memory: what it may change by after 10 s, beside what it does"),
+    ("predict", "landmarks of one face"),
+    ("predict", "landmarks of 16 faces at once"),
+    ("predict", "error on these pictures, beside dlib"),
+    ("predict", "lag behind a moving face: ours, added by tracking"),
+    ("demo", "answers that are the visitor's own"),
+    ("demo", "growth of memory"),
 }
 """Rows that say little beside the others: they stand in the table only where the bar is not reached."""
 
 FOUND = "faces found on these pictures"
-FRAME = f"1,280 {TIMES} 720"
-PREDICTION = {
-    ("landmarks of one face", "the reference project's network"): (
-        "landmarks of one face, two threads, vs. the reference project's network"
-    ),
-    ("picture to landmarks", "dlib"): f"{FRAME} picture to landmarks, vs. dlib's detector alone",
-    (
-        "picture to landmarks",
-        "dlib, looking at half the size",
-    ): "the same, vs. dlib's detector on half the size",
-    ("picture to landmarks", "the reference application's way"): "the same, vs. the reference application",
-    ("video of one face", ""): f"{FRAME} video of one face, tracked",
-    ("jitter of a still face", "ours, frame by frame"): "jitter of a still face, vs. frame by frame",
-    ("ids of four faces", ""): "ids switched while four faces cross",
-    ("cold start", ""): "cold start of `flm predict` on one picture",
-}
-"""Figures of `flm bench predict` that stand in the table, and as what; those that miss a bar do too."""
+"""Those of `flm bench predict`; who misses some is told so where its speed stands."""
 
 LEFT_OUT = ("ablations", "boxes", "gpu")
 """Benchmarks without a bar or a peer."""
@@ -118,35 +111,14 @@ def speed(results: Results) -> str:
 def _told(name: str, run: Run) -> Iterator[tuple[str, Comparison]]:
     """The rows of a benchmark that stand in the table, each with what it is called there."""
     rows = comparisons(run.result or {})
-    if name == "predict":
-        yield from _told_of_prediction(rows)
-        return
-    for one in rows:
-        key = (name, one.subject)
-        if key not in IF_MISSED or one.holds is False:
-            yield LABELS.get(key, one.name), _within_limit(key, one)
-
-
-def _within_limit(key: tuple[str, str], one: Comparison) -> Comparison:
-    """What was measured and its bar, where one of two sides is no more than the bar."""
-    if LIMIT_IS_OURS.search(one.subject):
-        return replace(one, ours=one.peer, peer="", ratio="", bar=f"≤ {one.ours}")
-    if key in LIMIT_IS_PEER:
-        return replace(one, peer="", ratio="", bar=f"≥ {one.peer}")
-    return one
-
-
-def _told_of_prediction(rows: Sequence[Comparison]) -> Iterator[tuple[str, Comparison]]:
     found = {one.side: one for one in rows if one.subject == FOUND}
-    by_key = {(row.subject, row.side): row for row in reversed(rows)}
-    for key, label in PREDICTION.items():
-        one = by_key.get(key)
-        if one is not None:
-            misses = bool(one.side) and one.side in found and found[one.side].peer != found[""].ours
+    for one in rows:
+        key = (name, one.name)
+        has_place = key not in IF_MISSED and (key in LABELS or one.holds is not None)
+        if has_place or one.holds is False:
+            label = LABELS.get(key, one.name)
+            misses = one.side and one.side in found and found[one.side].peer != found[one.side].ours
             yield (f"{label}, which finds {found[one.side].peer}" if misses else label), one
-    yield from (
-        (row.name, row) for key, row in by_key.items() if key not in PREDICTION and row.holds is False
-    )
 
 
 def _speed_line(name: str, label: str, one: Comparison) -> str:
@@ -166,16 +138,20 @@ def boxes(results: Results) -> str:
     run = results.runs.get("boxes")
     if run is None or run.result is None:
         return f"What the face box changes: {NOT_YET} (`flm bench boxes`)."
+    report = BoxReport.from_json(run.result)
     lines = ["| boxes | faces found | NME % | with a second pass |", "|---|---|---|---|"]
-    for one in run.result["rows"]:
-        name = f"detector ({run.result['detector']})" if one["boxes"] == "detector" else one["boxes"]
-        errors = (f"{one[key]:.2f}" for key in ("nme_pct", "second_pass_nme_pct"))
-        lines.append(_cells(name, f"{one['num_faces']:,}, {one['found_pct']:.2f} %", *errors))
-    for one in run.result["shifts"]:
-        if one["amount"] in SHIFTS:
-            errors = (f"{one[key]:.2f}" for key in ("nme_pct", "second_pass_nme_pct"))
-            lines.append(_cells(f"truth, shifted by {100 * one['amount']:g} % of its side", "", *errors))
+    for one in report.rows:
+        found = f"{one.num_faces:,}, {one.found_pct:.2f} %"
+        lines.append(_cells(report.name_of(one), found, *_box_errors(one)))
+    for one in report.shifts:
+        if one.amount in SHIFTS:
+            name = f"truth, shifted by {100 * one.amount:g} % of its side"
+            lines.append(_cells(name, "", *_box_errors(one)))
     return "\n".join([*lines, "", _bullet(f"`{run.command}`: {_circumstances(run)}.")])
+
+
+def _box_errors(one: BoxRow | MovedBoxes) -> tuple[str, str]:
+    return f"{one.nme_pct:.2f}", f"{one.second_pass_nme_pct:.2f}"
 
 
 def accuracy(results: Results) -> str:
@@ -201,8 +177,11 @@ def accuracy(results: Results) -> str:
 def _accuracy_lines(name: str, trained: Trained) -> Iterator[str]:
     """A row for each set of faces; the plain look first, others in brackets."""
     recipe = f"`{name}` ({trained.note})" if trained.note else f"`{name}`"
-    for _, group in groupby(trained.evaluations, lambda one: (one.source, one.split)):
-        first, *others = sorted(group, key=lambda one: not one.is_plain)
+    by_faces: dict[tuple[str, str], list[Evaluation]] = {}
+    for one in trained.evaluations:
+        by_faces.setdefault((one.source, one.split), []).append(one)
+    for evaluations in by_faces.values():
+        first, *others = sorted(evaluations, key=lambda one: not one.is_plain)
         errors = [f"{first.nme_pct:.2f}{'' if first.is_plain else f' ({first.look})'}"]
         if others:
             told = "; ".join(f"{one.look or 'again'}: {one.nme_pct:.2f}" for one in others)
@@ -248,12 +227,9 @@ def _complete(evaluations: Sequence[Evaluation]) -> Mapping[str, float]:
     one = min(tests, key=lambda one: not one.is_plain, default=None)
     if one is None:
         return {}
-    faces = IBUG_300W.subsets
-    whole = {
-        name: part["nme_pct"] for name, part in one.subsets.items() if part["num_faces"] == faces.get(name)
-    }
-    # As many faces in all are the same faces only if each part has as many.
-    return {name: error for name, error in whole.items() if name != WHOLE or faces.keys() == whole.keys()}
+    return IBUG_300W.measured_whole(
+        {name: (part["num_faces"], part["nme_pct"]) for name, part in one.subsets.items()}
+    )
 
 
 def _published_line(result: PublishedResult) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flm.bench.commands import MEASURED
-from flm.bench.summary.runs import Run, json_bytes
+from flm.bench.summary.runs import Run
 from flm.errors import InputError
+from flm.faces.subsets import innermost_subsets
 from flm.fields import from_fields, to_fields
-from flm.files import write_whole
+from flm.files import write_json
 from flm.metrics.nme import WHOLE
 from flm.recipes import RECIPES
 
@@ -117,20 +118,16 @@ class Results:
                 raise InputError(f"{where}: {part}: {min(unknown)} is unknown; known: {', '.join(known)}")
         return cls(**read)
 
-    def to_bytes(self) -> bytes:
-        """As the file has it."""
-        parts = {"runs": self.runs, "accuracy": self.accuracy}
-        return json_bytes(
-            {part: {name: to_fields(one) for name, one in all_.items()} for part, all_ in parts.items()}
-        )
-
     def write(self, path: Path) -> None:
         """Write the file.
 
         Raises:
             InputError: it cannot be written.
         """
-        write_whole(path, self.to_bytes())
+        parts = {"runs": self.runs, "accuracy": self.accuracy}
+        write_json(
+            path, {part: {name: to_fields(one) for name, one in all_.items()} for part, all_ in parts.items()}
+        )
 
     def with_runs(self, folder: Path) -> "Results":
         """With what `flm bench all` measured into a folder; its failures change nothing.
@@ -180,8 +177,7 @@ def _evaluation(path: Path) -> Evaluation:
             name: {key: part[key] for key in ("num_faces", "nme_pct")}
             for name, part in report["subsets"].items()
         }
-        names = [name for name in subsets if name != WHOLE]
-        inner = [name for name in names if not any(other.startswith(f"{name}/") for other in names)]
+        inner = innermost_subsets(name for name in subsets if name != WHOLE)
         return Evaluation(
             date=f"{datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC):%Y-%m-%d}",
             command=" ".join(["flm evaluate CHECKPOINT --data DATA", *_flags(report)]),

@@ -10,7 +10,7 @@ from flm.bench.machine import Machine
 from flm.bench.summary.comparisons import comparisons
 from flm.errors import InputError
 from flm.fields import from_fields, to_fields
-from flm.files import write_whole
+from flm.files import write_json
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.txt"
@@ -52,7 +52,7 @@ class Run:
         Raises:
             InputError: it cannot be written.
         """
-        write_whole(folder / RUN_NAME, json_bytes(to_fields(self)))
+        write_json(folder / RUN_NAME, to_fields(self))
 
     @classmethod
     def read(cls, folder: Path) -> "Run | None":
@@ -102,14 +102,11 @@ def bars_of(run: Run) -> tuple[int, int]:
 
 
 def duration(seconds: float) -> str:
-    """Such as 2 min 13 s."""
+    """Such as 2 min 13 s, or 3 h 05 min."""
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def json_bytes(fields: Any) -> bytes:
-    """JSON as this project writes it."""
-    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _without_paths(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flm.bench.boxes_report import BoxReport, BoxRow, MovedBoxes
 from flm.bench.summary.comparisons import TIMES, Comparison, comparisons, times
 from flm.page.html import card, grid, row, table
 from flm.page.plot import Axis, Plot, linear_axis, svg
@@ -31,7 +32,7 @@ def result_sections(result: Mapping[str, Any]) -> list[str]:
         summary = f"<p><b>{escape(result['summary'])}</b></p>" if "summary" in result else ""
         return [summary, *_compared(rows)]
     if "shifts" in result:
-        return _boxes(result)
+        return _boxes(BoxReport.from_json(result))
     if "recipe" in result and "rows" in result:
         return _ablations(result)
     return [f"<pre>{escape(json.dumps(result, indent=2, ensure_ascii=False))}</pre>"]
@@ -111,24 +112,21 @@ def _bar(one: Comparison, start: float, end: float, top: int) -> str:
     )
 
 
-def _boxes(result: Mapping[str, Any]) -> list[str]:
-    def cells(one: Mapping[str, Any]) -> list[str]:
-        beside = 100 * (one["nme_pct"] / one["truth_nme_pct"] - 1)
-        numbers = [f"{one[name]:.2f}" for name in ("found_pct", "nme_pct", "second_pass_nme_pct")]
-        return [f"{one['num_faces']:,}", *numbers, "" if one["boxes"] == "truth" else f"{beside:+.1f} %"]
+def _boxes(report: BoxReport) -> list[str]:
+    def cells(one: BoxRow) -> list[str]:
+        numbers = [f"{number:.2f}" for number in (one.found_pct, one.nme_pct, one.second_pass_nme_pct)]
+        beside = "" if one.boxes == "truth" else f"{one.beside_truth_pct:+.1f} %"
+        return [f"{one.num_faces:,}", *numbers, beside]
 
-    def name(one: Mapping[str, Any]) -> str:
-        return f"detector ({result['detector']})" if one["boxes"] == "detector" else one["boxes"]
-
-    rows = [row(escape(name(one)), cells(one)) for one in result["rows"]]
+    rows = [row(escape(report.name_of(one)), cells(one)) for one in report.rows]
     head = ("Boxes", "Faces", "Found %", "NME %", "Second pass", "Beside truth")
-    top = 1.1 * max(one["nme_pct"] for one in (*result["shifts"], *result["scales"]))
+    top = 1.1 * max(one.nme_pct for one in (*report.shifts, *report.scales))
     legend = (
         '<p class="legend"><span><i class="key first"></i>one pass</span>'
         '<span><i class="key second"></i>second pass, at the box of the landmarks found first</span></p>'
     )
-    shifts = _moved(result["shifts"], "shift, % of the box's side", 100.0, top)
-    scales = _moved(result["scales"], "factor of the box's size", 1.0, top)
+    shifts = _moved(report.shifts, "shift, % of the box's side", 100.0, top)
+    scales = _moved(report.scales, "factor of the box's size", 1.0, top)
     charts = [
         card("Shifted", shifts, "The mean of eight directions."),
         card("Scaled", scales, "About its centre."),
@@ -136,14 +134,14 @@ def _boxes(result: Mapping[str, Any]) -> list[str]:
     return [table("compared plain", head, rows), legend, grid("pair", charts)]
 
 
-def _moved(moved: Sequence[Mapping[str, Any]], label: str, factor: float, top: float) -> str:
-    amounts = factor * np.array([one["amount"] for one in moved])
+def _moved(moved: Sequence[MovedBoxes], label: str, factor: float, top: float) -> str:
+    amounts = factor * np.array([one.amount for one in moved])
     x = linear_axis(label, float(amounts.min()), float(amounts.max()))
     plot = Plot(x, linear_axis("NME", 0.0, top, "%"))
-    for name, kind, about in (
-        ("second_pass_nme_pct", "second", "second pass"), ("nme_pct", "first", "one pass")
-    ):  # fmt: skip
-        errors = np.array([one[name] for one in moved])
+    for kind, about, errors in (
+        ("second", "second pass", np.array([one.second_pass_nme_pct for one in moved])),
+        ("first", "one pass", np.array([one.nme_pct for one in moved])),
+    ):
         plot.curve(amounts, errors, kind, about)
         plot.dots(amounts, errors, kind, [f"{about}: {error:.2f} %" for error in errors], radius=2.4)
     return plot.svg(f"Error over the {label}")

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
+from flm.evaluation.evaluate import GOLDEN_RATIO
 from flm.evaluation.report_page.measured import Measured
 from flm.faces.pose import head_pose
 from flm.faces.subsets import subset_names
 from flm.page.html import card, grid, percent, section
-from flm.page.plot import Axis, Plot, linear_axis
+from flm.page.plot import MOST_DOTS, Axis, Plot, evenly_chosen, linear_axis
 
 YAW_EDGES_DEG = (0, 10, 20, 30, 45, 60, 90)
 YAW_TICKS_DEG = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0)
@@ -17,7 +18,6 @@ TURNED_DEG = 30
 FEWEST_IN_BIN = 3
 """Fewer have dots, but no mean."""
 
-MOST_DOTS = 1500
 TOP_PERCENTILE = 99
 """Of the errors; what lies above stands at the top of a chart."""
 
@@ -84,7 +84,7 @@ def _occlusion_card(measured: Measured) -> list[str]:
         return []
     axis = Axis(label="left: nothing hidden, right: partly hidden", low=-0.5, high=1.5, ticks=[])
     # Spread out, so that dots do not hide each other; by place, so that each page is the same.
-    places = hidden + 0.6 * ((errors.positions * 0.618034) % 1 - 0.5)
+    places = hidden + 0.6 * ((errors.positions * GOLDEN_RATIO) % 1 - 0.5)
     edges = np.array([-0.5, 0.5, 1.5])
     chart = binned_chart(places, 100 * errors.nme, edges, axis, "Error of hidden faces beside the others")
     return [card("Occlusion", chart, f"{percent(float(hidden.mean()))} of the faces are partly hidden.")]
@@ -108,7 +108,7 @@ def binned_chart(
     """
     top = float(np.percentile(nme_pct, TOP_PERCENTILE)) if len(nme_pct) else 1.0
     plot = Plot(axis, linear_axis("", 0.0, 1.15 * top, "%"))
-    shown = np.linspace(0, len(values), min(len(values), MOST_DOTS), endpoint=False).astype(int)
+    shown = evenly_chosen(len(values), MOST_DOTS)
     plot.dots(values[shown], nme_pct[shown], "faint")
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     for place, (low, high) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):

@@ -1,7 +1,5 @@
 """What the page is about: an evaluation, what was measured and how, and the samples behind it."""
 
-import contextlib
-import dataclasses
 import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,16 +10,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from flm.checkpoint import STATE_NAME, find_checkpoint, read_config, read_json
-from flm.data.foreign import decoder_of
-from flm.data.order import locate_in_split
-from flm.data.reader import Sample, ShardReader
+from flm.data.reader import Sample
+from flm.data.split_samples import samples_at
 from flm.data.store import ShardStore
 from flm.evaluation.report import EvalReport
 from flm.geometry import FaceBox, transform_points
 from flm.landmarks import LandmarkScheme, scheme_named
 from flm.metrics.face_points import FacePoints
-
-MAX_OPEN_FILES = 8
+from flm.page.plot import evenly_chosen
 
 MOST_LOOKED_AT = 5000
 """Faces whose pose and size are measured, spread evenly over the split; more say no more on a chart."""
@@ -35,8 +31,6 @@ class Measured:
     checkpoint: Path
     store: ShardStore
     split: str
-    command: str
-    """That makes the page again."""
     date: datetime.date
 
     @property
@@ -70,8 +64,7 @@ class Measured:
 
     def evenly_chosen(self) -> list[int]:
         """Rows of the errors, as many as are looked at one by one."""
-        num_faces = len(self.report.errors)
-        return np.linspace(0, num_faces, min(num_faces, MOST_LOOKED_AT), endpoint=False).astype(int).tolist()
+        return evenly_chosen(len(self.report.errors), MOST_LOOKED_AT).tolist()
 
     def samples(self, rows: Sequence[int]) -> Iterator[Sample]:
         """The samples of some faces, by their rows in the errors.
@@ -79,14 +72,8 @@ class Measured:
         Raises:
             InputError: a shard or a sample is not what the manifest says.
         """
-        manifest = self.store.manifest
-        shards = manifest.shards_of(self.split)
-        sizes = np.array([shard.num_samples for shard in shards], dtype=np.int64)
-        places = locate_in_split(sizes, self.report.errors.positions[np.array(rows, dtype=np.int64)])
-        reader = ShardReader(self.store, shards, max_open_files=MAX_OPEN_FILES, decoder=decoder_of(manifest))
-        with contextlib.closing(reader):
-            for shard, place in places.tolist():
-                yield reader.read(shard, place)
+        chosen = np.array(rows, dtype=np.int64)
+        return samples_at(self.store, self.split, self.report.errors.positions[chosen])
 
     def face_sizes_px(self, rows: Sequence[int]) -> Float64[np.ndarray, " rows"]:
         """Longer side of the box around each face's landmarks, px of its source picture."""
@@ -105,8 +92,3 @@ class Measured:
             and calibration.split == self.split
             and calibration.data_hash == self.store.manifest.content_hash()
         )
-
-
-def uncalibrated(report: EvalReport) -> EvalReport:
-    """The report with the covariances as the network gives them."""
-    return dataclasses.replace(report, calibration=None)

@@ -45,8 +45,7 @@ def cumulative_section(measured: Measured) -> str:
 
 
 def _top_subsets(measured: Measured) -> list[str]:
-    names = [name for name in measured.report.subsets if "/" not in name and name != WHOLE]
-    return names[: len(CURVE_KINDS)] if len(names) > 1 else []
+    return measured.report.curve_subsets[: len(CURVE_KINDS)]
 
 
 def _curves(measured: Measured) -> str:

@@ -5,8 +5,9 @@ from html import escape
 
 from flm.evaluation.published import PUBLISHED, Protocol, PublishedResult
 from flm.evaluation.report_page.measured import Measured
+from flm.faces.subsets import innermost_subsets
 from flm.metrics.nme import WHOLE, NmeSummary
-from flm.page.html import facts, number, row, section, table
+from flm.page.html import header, number, row, section, table
 
 ABOUT_NUMBERS = (
     "The error of a face is the mean distance of its points from the truth, in percent of its inter-ocular "
@@ -16,28 +17,21 @@ ABOUT_NUMBERS = (
 MISSING = "\N{EN DASH}"
 
 
-def header(measured: Measured) -> str:
+def head(measured: Measured) -> str:
     """Title, the four numbers that matter, and what they are of."""
     summary = measured.report.summary
-    config = measured.config
     tiles = {
         "mean error (NME)": f"{summary.nme_pct:.2f} %",
         "half of the faces below": f"{summary.p50_pct:.2f} %",
         "95 % of the faces below": f"{summary.p95_pct:.2f} %",
         "failed, above 8 %": f"{summary.fr_08_pct:.2f} %",
     }
-    numbers = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles.items()
-    )
-    recipe = config.get("recipe", "a checkpoint")
+    recipe = str(measured.config.get("recipe", "a checkpoint"))
     told = (
         f"measured on <b>{summary.num_faces:,} faces</b> of <b>{escape(measured.split)}</b>, "
         f"{measured.date.day} {measured.date:%B %Y}"
     )
-    return (
-        f"<header><h1>{escape(str(recipe))}</h1><p>{told}</p>"
-        f'<dl class="tiles">{numbers}</dl>{facts(_circumstances(measured))}</header>'
-    )
+    return header(recipe, told, tiles, _circumstances(measured))
 
 
 def _circumstances(measured: Measured) -> dict[str, str]:
@@ -91,18 +85,11 @@ def published_section(measured: Measured) -> str:
 
 def complete_subsets(measured: Measured, protocol: Protocol) -> Mapping[str, float]:
     """Our error on those subsets of the published test set that were measured whole, and on no others."""
-    subsets = measured.report.subsets
     if measured.split != "test":
         return {}
-    named = {
-        name: subsets[name].nme_pct
-        for name, faces in protocol.subsets.items()
-        if name != WHOLE and name in subsets and subsets[name].num_faces == faces
-    }
-    others = protocol.subsets.keys() - {WHOLE}
-    if named.keys() == others and subsets[WHOLE].num_faces == protocol.subsets[WHOLE]:
-        named[WHOLE] = subsets[WHOLE].nme_pct
-    return named
+    return protocol.measured_whole(
+        {name: (part.num_faces, part.nme_pct) for name, part in measured.report.subsets.items()}
+    )
 
 
 def _about_published(measured: Measured, protocol: Protocol, complete: Mapping[str, float]) -> str:
@@ -139,8 +126,7 @@ def _our_row(measured: Measured, protocol: Protocol, complete: Mapping[str, floa
 
 
 def _what(measured: Measured) -> str:
-    names = [name for name in measured.report.subsets if name != WHOLE]
-    inner = [name for name in names if not any(other.startswith(f"{name}/") for other in names)]
+    inner = innermost_subsets(name for name in measured.report.subsets if name != WHOLE)
     faces = f"{measured.split}, {measured.report.summary.num_faces:,} faces"
     return f"{faces}: {' + '.join(inner)}" if inner else faces
 

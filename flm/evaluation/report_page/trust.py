@@ -1,10 +1,11 @@
 """What the network knows of its own errors: ellipses, and the ranking of faces."""
 
+import dataclasses
 from html import escape
 
 import numpy as np
 
-from flm.evaluation.report_page.measured import Measured, uncalibrated
+from flm.evaluation.report_page.measured import Measured
 from flm.metrics.calibration import expected_error
 from flm.metrics.reliability import (
     CURVE_LEVELS,
@@ -14,9 +15,8 @@ from flm.metrics.reliability import (
     squared_distances,
 )
 from flm.page.html import card, grid, row, section, table
-from flm.page.plot import Plot, linear_axis
+from flm.page.plot import MOST_DOTS, Plot, evenly_chosen, linear_axis
 
-MOST_DOTS = 1500
 CURVE_POINTS = 400
 
 ABOUT = (
@@ -30,7 +30,7 @@ ABOUT = (
 def trust_section(measured: Measured) -> str:
     """Reliability, ranking, and the numbers of both."""
     report = measured.report
-    after, before = report.reliability, uncalibrated(report).reliability
+    after, before = report.reliability, dataclasses.replace(report, calibration=None).reliability
     if after is None or before is None:
         about = (
             "This network gives landmarks without covariances, so nothing is said about how sure it is. "
@@ -122,7 +122,7 @@ def _expected_card(measured: Measured) -> list[str]:
     plot = Plot(linear_axis("expected error, %", 0.0, top), linear_axis("", 0.0, top, "%"))
     ends = np.array([0.0, min(plot.x.high, plot.y.high)])
     plot.curve(ends, ends, "ideal", "as expected")
-    shown = np.linspace(0, len(nme_pct), min(len(nme_pct), MOST_DOTS), endpoint=False).astype(int)
+    shown = evenly_chosen(len(nme_pct), MOST_DOTS)
     plot.dots(expected_pct[shown], nme_pct[shown], "first", radius=2.0)
     factor = np.exp(calibration.error_spread)
     told = f"A dot is a face; a true error is typically the expected one times or over {factor:.2f}."

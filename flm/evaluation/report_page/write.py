@@ -10,7 +10,7 @@ from flm.evaluation.report_page.conditions import conditions_section
 from flm.evaluation.report_page.faces import faces_section
 from flm.evaluation.report_page.measured import Measured
 from flm.evaluation.report_page.shape import cumulative_section
-from flm.evaluation.report_page.summary import header, numbers_section, published_section
+from flm.evaluation.report_page.summary import head, numbers_section, published_section
 from flm.evaluation.report_page.trust import trust_section
 from flm.files import write_whole
 from flm.page.html import page
@@ -45,11 +45,10 @@ def write_report_page(
         checkpoint=checkpoint,
         store=store,
         split=split,
-        command=command,
         date=date or datetime.datetime.now(datetime.UTC).date(),
     )
     sections = [
-        header(measured),
+        head(measured),
         numbers_section(measured),
         published_section(measured),
         cumulative_section(measured),

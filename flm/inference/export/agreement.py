@@ -18,6 +18,8 @@ from flm.geometry import unit_to_crop
 from flm.inference.network import FaceNetwork
 from flm.metrics.nme import measurable, nme
 
+FACES_AT_ONCE = 16
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FaceCrops:
@@ -76,17 +78,17 @@ def _nme_pct(landmarks_unit: np.ndarray, truth_crop: np.ndarray, network: FaceNe
     return 100 * nme(found[usable], truth[usable], network.scheme).numpy()
 
 
-def random_crops(size_px: int, *, count: int = 8) -> FaceCrops:
-    """Noise, half of it smooth, the same each time."""
+def random_crops(size_px: int) -> FaceCrops:
+    """Eight crops of noise, half of it smooth, the same each time; the side is a multiple of 16."""
     random = np.random.default_rng(0)
-    noise = random.integers(0, 256, (count, size_px, size_px, 3)).astype(np.uint8)
-    coarse = random.integers(0, 256, (count // 2, size_px // 16, size_px // 16, 3)).astype(np.uint8)
-    noise[: count // 2] = coarse.repeat(16, axis=1).repeat(16, axis=2)
+    noise = random.integers(0, 256, (8, size_px, size_px, 3)).astype(np.uint8)
+    coarse = random.integers(0, 256, (4, size_px // 16, size_px // 16, 3)).astype(np.uint8)
+    noise[:4] = coarse.repeat(16, axis=1).repeat(16, axis=2)
     return FaceCrops(pixels=noise)
 
 
 def faces_of(
-    store: ShardStore, checkpoint: Path, crop: CropShape, *, split: str, most: int, batch_size: int = 16
+    store: ShardStore, checkpoint: Path, crop: CropShape, *, split: str, most: int
 ) -> Iterator[FaceCrops]:
     """The first faces of a split, cut out as in an evaluation of the checkpoint, as pixels.
 
@@ -96,7 +98,6 @@ def faces_of(
         crop: the network's view of a face.
         split: of the shards.
         most: how many faces at most.
-        batch_size: faces at a time.
 
     Raises:
         InputError: the split is missing or empty, or a sample is bad.
@@ -104,7 +105,7 @@ def faces_of(
     trained_with = from_fields(LoaderConfig, read_config(checkpoint)["loader"], str(checkpoint))
     loader = dataclasses.replace(trained_with, num_workers=0, decode="cpu")
     batches = evaluation_batches(
-        store, loader, crop, split=split, batch_size=batch_size, place=ProcessPlace()
+        store, loader, crop, split=split, batch_size=FACES_AT_ONCE, place=ProcessPlace()
     )
     left = most
     for batch in batches:

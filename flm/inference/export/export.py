@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-import sys
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +40,9 @@ CALIBRATION_FACES = 256
 
 MEASURED_FACES = 2000
 """At most; a change of 0.01 points shows on a few hundred."""
+
+LICENCE_NOT_TOLD = "that of the data it was trained on"
+"""Stands where nothing at hand says more."""
 
 ABOUT_FILE = "flm.json"
 """Inside a .pt2 file."""
@@ -223,7 +226,7 @@ def _licence(config: dict[str, Any], manifest_hash: str, store: ShardStore | Non
     if (trained_on / MANIFEST_NAME).is_file():
         manifests.append(Manifest.read(trained_on))
     licences = [manifest.licence for manifest in manifests if manifest.content_hash() == manifest_hash]
-    return (licences or ["that of the data it was trained on"])[0]
+    return (licences or [LICENCE_NOT_TOLD])[0]
 
 
 def _checked(
@@ -252,11 +255,13 @@ def _checked(
 
 
 def _mistake(agreement: Agreement, precision: Precision, options: ExportOptions) -> str | None:
-    most_px = MOST_DIFFERENCE_PX if precision == "fp32" else sys.float_info.max
-    if not agreement.difference_px <= most_px:
+    versions = "try other versions of torch, onnxscript or onnxruntime"
+    if not math.isfinite(agreement.difference_px):
+        return f"{precision} gives landmarks that are no numbers; {versions}"
+    if precision == "fp32" and agreement.difference_px > MOST_DIFFERENCE_PX:
         return (
             f"landmarks are up to {agreement.difference_px:.4f} px from PyTorch's, at most "
-            f"{MOST_DIFFERENCE_PX} are accepted; try other versions of torch, onnxscript or onnxruntime"
+            f"{MOST_DIFFERENCE_PX} are accepted; {versions}"
         )
     if agreement.nme_change_points > options.most_nme_change_points:
         return (

@@ -1,9 +1,10 @@
 """The results of a run as files: some for each picture, some for all of them."""
 
+import contextlib
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -23,6 +24,14 @@ from flm.landmarks import LandmarkScheme, scheme_named
 
 Format = Literal["json", "jsonl", "csv", "pts", "coco", "parquet"]
 FORMATS: tuple[Format, ...] = ("json", "jsonl", "csv", "pts", "coco", "parquet")
+
+RUN_FILES: Mapping[Format, str] = {
+    "jsonl": "landmarks.jsonl",
+    "csv": "landmarks.csv",
+    "coco": "landmarks.coco.json",
+    "parquet": "landmarks.parquet",
+}
+"""Of all pictures, by format; the other formats have a file for each picture."""
 
 LEGIBLE_SIDE_PX = 480
 """Smaller pictures are enlarged for their overlay, so that 68 dots can be told apart."""
@@ -115,16 +124,11 @@ def write_run_files(out: Path, records: Records, formats: Sequence[Format], sche
     Raises:
         InputError: a file cannot be written.
     """
-    for name, write in (
-        ("jsonl", _write_jsonl),
-        ("csv", _write_csv),
-        ("coco", _write_coco),
-        ("parquet", _write_parquet),
-    ):
-        if name in formats:
-            path = out / ("landmarks.coco.json" if name == "coco" else f"landmarks.{name}")
-            with whole_file(path) as file:
-                write(file, records, scheme)
+    writers = {"jsonl": _write_jsonl, "csv": _write_csv, "coco": _write_coco, "parquet": _write_parquet}
+    for name in formats:
+        if name in RUN_FILES:
+            with whole_file(out / RUN_FILES[name]) as file:
+                writers[name](file, records, scheme)
 
 
 def _write_jsonl(file: IO[bytes], records: Records, _: LandmarkScheme) -> None:
@@ -210,19 +214,45 @@ def _write_parquet(file: IO[bytes], records: Records, scheme: LandmarkScheme) ->
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
 
 
-def write_files(out: Path, files: Iterable[tuple[str, bytes]], *, may_replace: bool) -> None:
+def write_files(
+    out: Path, files: Iterable[tuple[str, bytes]], source: str, *, replaces_since_s: float
+) -> None:
     """Write the files of one picture.
 
     Args:
         out: the folder.
         files: names and contents.
-        may_replace: whether a file that is there is one of an earlier try.
+        source: the picture.
+        replaces_since_s: see `check_replaceable`.
 
     Raises:
         InputError: a file cannot be written, or would replace another.
     """
     for name, content in files:
         path = out / name
-        if not may_replace and path.exists():
-            raise InputError(f"{path}: is there already, and would be replaced; choose another --out")
+        check_replaceable(path, source, since_s=replaces_since_s)
         write_whole(path, content)
+
+
+def check_replaceable(path: Path, source: str | None, *, since_s: float) -> None:
+    """Refuse to write where a file is that is not of this run.
+
+    Args:
+        path: what would be written.
+        source: the picture or video that it tells of, which is never replaced.
+        since_s: seconds since 1970; a file that was written before is somebody else's.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if not path.exists():
+        return
+    is_source = False
+    with contextlib.suppress(OSError, ValueError):  # it may be a URL, or gone
+        is_source = source is not None and path.samefile(source)
+    if is_source:
+        raise InputError(f"{path}: is the input itself, and would be replaced; choose another --out")
+    if path.stat().st_mtime < since_s:
+        raise InputError(
+            f"{path}: is there already, and would be replaced; choose another --out, or --overwrite"
+        )

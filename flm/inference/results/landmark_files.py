@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,8 @@ def convert_files(files: Sequence[Path], out: Path, conversion: Conversion) -> l
     """Write each file into a folder with its landmarks in the other scheme; all else in it stays.
 
     Args:
-        files: `.pts`, which count from 1; `.json` and `.jsonl` as `flm predict` writes them; `.csv` with
-            columns x0, y0, x1, … and any others.
+        files: `.pts`, which count from 1; `.json` and `.jsonl` as `flm predict` writes them of pictures and
+            of videos; `.csv` with columns x0, y0, x1, … and any others.
         out: the folder, made if missing.
         conversion: which one.
 
@@ -61,8 +62,9 @@ def convert_files(files: Sequence[Path], out: Path, conversion: Conversion) -> l
         InputError: the folder cannot be written, or two files would be one.
     """
     targets = [out / path.name for path in files]
+    times = Counter(targets)
     for path, target in zip(files, targets, strict=True):
-        if targets.count(target) > 1 or target.resolve() == path.resolve():
+        if times[target] > 1 or target.resolve() == path.resolve():
             raise InputError(f"{path}: {target} would be replaced; choose another --out, or fewer files")
     mistakes = []
     for path, target in zip(files, targets, strict=True):
@@ -88,7 +90,8 @@ def _converted(path: Path, conversion: Conversion) -> str:
         case ".json":
             return _converted_record(text, f"{path}", conversion)
         case ".jsonl":
-            lines = enumerate(text.splitlines(), 1)
+            # Not splitlines, to which names may hold ends of lines, such as U+2028.
+            lines = enumerate(text.removesuffix("\n").split("\n"), 1) if text else ()
             return "".join(_converted_record(line, f"{path}:{row}", conversion) for row, line in lines)
         case ".csv":
             try:
@@ -101,16 +104,20 @@ def _converted(path: Path, conversion: Conversion) -> str:
 def _converted_record(text: str, where: str, conversion: Conversion) -> str:
     try:
         record: dict[str, Any] = parse_json(text)
-        for face in record["faces"]:
-            for name in ("landmarks", "covariance"):
-                if face.get(name) is not None:
-                    face[name] = _taken(face[name], where, conversion)
+        # A line of a video is one face, and names no scheme.
+        is_of_picture = "faces" in record
+        for face in record["faces"] if is_of_picture else [record]:
+            face["landmarks"] = _taken(face["landmarks"], where, conversion)
+            if face.get("covariance") is not None:
+                face["covariance"] = _taken(face["covariance"], where, conversion)
+        if is_of_picture:
+            record["scheme"] = conversion.target.name
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{where}: not a record of `flm predict` ({reason})") from error
-    return json.dumps({**record, "scheme": conversion.target.name}, ensure_ascii=False) + "\n"
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _taken(values: list[Any], where: str, conversion: Conversion) -> list[Any]:

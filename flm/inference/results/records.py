@@ -56,9 +56,10 @@ def face_record(face: Prediction, image: str) -> Record:
         image: its picture, for messages.
 
     Raises:
-        InputError: a landmark is not finite.
+        InputError: a landmark is not finite, or its covariance.
     """
-    if not np.isfinite(face.landmarks_image).all():
+    found = (face.landmarks_image, *([] if face.covariance_image is None else [face.covariance_image]))
+    if not all(np.isfinite(numbers).all() for numbers in found):
         raise InputError(f"{image}: the network gives landmarks that are not finite; it has diverged")
     return {
         "box": _rounded_fields(face.box_image, COORDINATE_DECIMALS),

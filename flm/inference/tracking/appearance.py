@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Complex128, Float, Float64, UInt8
+from jaxtyping import Float, Float64, UInt8
 
+from flm.faces.shape import Points, as_complex, inter_ocular_px, turn_onto
 from flm.geometry import resample
 from flm.inference.aligned import image_to_aligned
-from flm.inference.tracking.one_euro import inter_ocular_px
 from flm.landmarks import LandmarkScheme
 
 CROP_PX = 32
@@ -35,7 +35,7 @@ class Appearance:
 
     colors: Float64[np.ndarray, "cells cells 3"]
     """CIELAB, from 0 to 1, of the face turned upright."""
-    shape: Complex128[np.ndarray, " points"]
+    shape: Points
     """Landmarks about their middle, x + iy, in inter-ocular distances."""
 
     def distance(self, other: "Appearance") -> float:
@@ -73,23 +73,17 @@ def appearance_of(
     return Appearance(np.asarray(cells, np.float64) / 255, shape_of(landmarks_image, scheme))
 
 
-def shape_of(
-    landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkScheme
-) -> Complex128[np.ndarray, " points"]:
+def shape_of(landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkScheme) -> Points:
     """Landmarks about their middle, x + iy, in inter-ocular distances."""
-    points = landmarks_image[:, 0].astype(np.float64) + 1j * landmarks_image[:, 1]
+    points = as_complex(landmarks_image)
     return (points - points.mean()) / inter_ocular_px(landmarks_image, scheme)
 
 
-def shape_distance(
-    first: Complex128[np.ndarray, " points"], second: Complex128[np.ndarray, " points"]
-) -> float:
+def shape_distance(first: Points, second: Points) -> float:
     """How far points lie apart, as a root of the mean square, where one shape is turned onto the other."""
     return float(np.sqrt((np.abs(_turned_to(first, second) - second) ** 2).mean()))
 
 
-def _turned_to(
-    shape: Complex128[np.ndarray, " points"], other: Complex128[np.ndarray, " points"]
-) -> Complex128[np.ndarray, " points"]:
-    """A shape turned and scaled onto another, by least squares."""
-    return shape * (np.vdot(shape, other) / max(float(np.vdot(shape, shape).real), 1e-12))
+def _turned_to(shape: Points, other: Points) -> Points:
+    """A shape turned and scaled onto another."""
+    return shape * turn_onto(shape, other)

@@ -17,17 +17,15 @@ Source: Casiez, Roussel and Vogel, "1€ Filter: A Simple Speed-based Low-pass F
 Interactive Systems", 2012.
 """
 
-import functools
 import math
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Complex128, Float, Float64
+from jaxtyping import Float, Float64
 
-from flm.faces.landmark_conversion import shared_points
-from flm.faces.pose import mean_face
+from flm.faces.shape import Points, as_complex, as_points, inter_ocular_px, turn_onto
 from flm.inference.tracking.config import DEFAULT_FILTER, FilterConfig
-from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
+from flm.landmarks import LandmarkScheme
 
 SHORTEST_STEP_S = 1e-3
 """Frames that claim to be nearer in time than this would show speeds out of nothing."""
@@ -40,7 +38,6 @@ NOISE_OVER_S = 1.0
 
 _TINY = 1e-12
 
-Points: TypeAlias = Complex128[np.ndarray, " points"]
 Deviations: TypeAlias = Float64[np.ndarray, "points 2 2"]
 
 
@@ -74,7 +71,7 @@ class LandmarkFilter:
                 directions and moments count, so that it need not be calibrated.
             time_s: of the frame.
         """
-        points = _as_complex(landmarks_image)
+        points = as_complex(landmarks_image)
         state = self._state
         if state is None or time_s < state.time_s:
             self._state = _State(points, inter_ocular_px(landmarks_image, self.scheme), time_s)
@@ -85,7 +82,7 @@ class LandmarkFilter:
             deviations = state.deviations(covariance_image, step_s)
         state.advance(points, deviations, step_s, self.config)
         state.time_s = time_s
-        return _as_points(state.turn * state.shape + state.origin)
+        return as_points(state.turn * state.shape + state.origin)
 
     def reset(self) -> None:
         """Forget the face."""
@@ -128,7 +125,8 @@ class _State:
         self, points: Points, deviations: Deviations | None, step_s: float, config: FilterConfig
     ) -> None:
         """Take in the next frame."""
-        turn, origin = _similarity(self._reference, points)
+        origin = complex(points.mean())
+        turn = turn_onto(self._reference, points - origin)
         shape = (points - origin) / turn
         self._turn_px = abs(turn)
         # A point half an inter-ocular distance from the middle goes by half of what the turn changes.
@@ -207,44 +205,3 @@ def _gain(cutoff_hz: float, step_s: float) -> float:
     """The share of the way that a low-pass filter goes in one step."""
     ratio = 2 * math.pi * cutoff_hz * step_s
     return ratio / (1 + ratio)
-
-
-def _similarity(
-    source: Complex128[np.ndarray, " points"], target: Complex128[np.ndarray, " points"]
-) -> tuple[complex, complex]:
-    """The turn and origin that bring points nearest to others, by least squares."""
-    source_middle, target_middle = complex(source.mean()), complex(target.mean())
-    centred = source - source_middle
-    turn = complex(np.vdot(centred, target - target_middle)) / max(
-        float(np.vdot(centred, centred).real), _TINY
-    )
-    if abs(turn) < _TINY:  # all points in one place
-        turn = complex(_TINY)
-    return turn, target_middle - turn * source_middle
-
-
-def inter_ocular_px(landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkScheme) -> float:
-    """The distance between the outer eye corners that a face of this size would have, seen from the front.
-
-    From the spread of all landmarks, since the corners of a profile fall together; positive.
-    """
-    own, share = _spread_of_mean_face(scheme.name)
-    seen = landmarks_image[own]
-    spread = float(np.sqrt(((seen - seen.mean(axis=0)) ** 2).sum(axis=1).mean()))
-    return max(spread / share, _TINY)
-
-
-@functools.cache
-def _spread_of_mean_face(scheme: str) -> tuple[list[int], float]:
-    """Points that the mean face has too, and their spread there in inter-ocular distances."""
-    own, reference = shared_points(scheme_named(scheme), IBUG_68)
-    flat = mean_face()[reference, :2]
-    return own, float(np.sqrt(((flat - flat.mean(axis=0)) ** 2).sum(axis=1).mean()))
-
-
-def _as_complex(points: Float[np.ndarray, "points 2"]) -> Complex128[np.ndarray, " points"]:
-    return points[:, 0].astype(np.float64) + 1j * points[:, 1]
-
-
-def _as_points(points: Complex128[np.ndarray, " points"]) -> Float64[np.ndarray, "points 2"]:
-    return np.stack([np.real(points), np.imag(points)], axis=1)

@@ -10,7 +10,8 @@ from jaxtyping import Float64, UInt8
 from flm.geometry import MIN_FACE_PX, FaceBox
 from flm.inference.predictor import Prediction
 from flm.inference.tracking.appearance import Appearance, appearance_of, shape_distance, shape_of
-from flm.inference.tracking.one_euro import FilterConfig, LandmarkFilter
+from flm.inference.tracking.config import FilterConfig
+from flm.inference.tracking.one_euro import LandmarkFilter
 
 MOST_JUMP = 0.5
 """Of the face's size, between where it was expected and where it was found: further off is another face."""

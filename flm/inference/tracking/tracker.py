@@ -55,7 +55,7 @@ class TrackedFace:
     """One face in one frame."""
 
     track_id: int
-    """From 0, in the order in which faces appear; never used for another face."""
+    """From 0, in the order in which faces appear; never used for another face of the video."""
     prediction: Prediction
     """With the steadied landmarks."""
     raw_landmarks_image: Float64[np.ndarray, "points 2"]
@@ -77,11 +77,11 @@ class FaceTracker:
     def __init__(self, predictor: Predictor, config: TrackConfig = DEFAULT_TRACKING) -> None:
         self.predictor = predictor
         self.config = config
-        self._next_id = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forget all faces, as before another video; ids go on where they were."""
+        """Forget all faces and their ids, as before another video."""
+        self._next_id = 0
         self._tracks: list[Track] = []
         self._lost: list[Track] = []
         self._until_detection = 0

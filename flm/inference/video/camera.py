@@ -28,17 +28,19 @@ class Camera(VideoReader):
         level = cv2.utils.logging.getLogLevel()
         # What it says of a camera that is not there takes several lines.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        missing = InputError(
+            f"{source}: no such camera, or another program has it; expected camera:0 or camera:/dev/video0"
+        )
         try:
             self._capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
             works, first = self._capture.read()
+        except cv2.error as error:  # of a number that is none of a camera
+            raise missing from error
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not works:
             self._capture.release()
-            raise InputError(
-                f"{source}: no such camera, or another program has it; expected camera:0 or "
-                "camera:/dev/video0"
-            )
+            raise missing
         self._first: np.ndarray | None = first
         self.height, self.width = first.shape[:2]
         self.frames_per_s = float(self._capture.get(cv2.CAP_PROP_FPS)) or USUAL_FRAMES_PER_S

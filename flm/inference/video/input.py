@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from flm.errors import InputError
+from flm.errors import InputError, first_line
 from flm.inference.fetch import is_url, last_url
 from flm.inference.video.camera import CAMERA_PREFIX, Camera
 from flm.inference.video.reader import USUAL_FRAMES_PER_S, VideoFrame, VideoReader
@@ -92,7 +92,7 @@ class _FFmpegReader(VideoReader):
         self._first = first
         self._quarter_turns = round(first.rotation / 90) % 4
         ratio = float(self._stream.sample_aspect_ratio or 1)
-        self._size = (round(first.width * ratio), first.height)
+        self._size = (max(1, round(first.width * ratio)), first.height)
         if self._size[0] * self._size[1] > MOST_PICTURE_PIXELS:
             raise InputError(f"{self.source}: frames of {self._size[0]} x {self._size[1]} px are too large")
         is_turned = self._quarter_turns % 2 == 1
@@ -122,8 +122,9 @@ class _FFmpegReader(VideoReader):
             timeout = (OPENS_WITHIN_S, READS_WITHIN_S) if is_url(source) or is_live(source) else None
             return self._av.open(name, options=options, timeout=timeout)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise InputError(
-                f"{source}: cannot be opened as a video ({_reason(error)}); replace it, or check the address"
+                f"{source}: cannot be opened as a video ({reason}); replace it, or check the address"
             ) from error
 
     def _packets(self) -> Iterator[Any]:
@@ -210,7 +211,3 @@ def import_av(source: str) -> Any:
     except ImportError as error:
         raise InputError(f"{source}: videos need PyAV; pip install 'flm-landmarks[video]'") from error
     return av
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
