@@ -1,6 +1,7 @@
 """The list of comparisons is made of real flags; results are tables and curves of what the logs say."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_places_of_a_machine_are_used_but_not_told(tmp_path: Path):
     text = ablations_text([ablations._outcome(one, tmp_path, BUDGET) for one in told], BUDGET)
     assert "secret" not in text
     assert "`--init-from CHECKPOINT`" in text
+
+
+def test_the_table_that_comes_with_flm_is_of_flags_that_are_there():
+    folder = Path(ablations.__file__).parents[1]
+    text = (folder / "ablations.md").read_text()
+    assert (folder / "ablations.png").exists()
+    recipe = re.search(r"`flm bench ablations --recipe (\S+) --faces \d+`", text)
+    assert recipe is not None
+    known = {(one.axis, one.name): one for one in variations(recipe[1])}
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "±" in line]
+    rows = [row for row in rows if len(row) == 6]
+    assert len(rows) >= 10
+    for axis, name, *_, flags in rows:
+        if axis != "pre-training":
+            one = known[axis, name]
+            assert flags.strip("`") == " ".join((*one.flags, *one.evaluation))
 
 
 def test_an_evaluation_measures_the_runs_of_the_base(tmp_path: Path):

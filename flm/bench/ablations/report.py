@@ -1,5 +1,6 @@
 """What comparisons found, as a table and as learning curves."""
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +9,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flm.bench.ablations.variations import BASE, Budget, Variation
+from flm.bench.machine import Machine
 from flm.recipes import recipe_named
 
 SEEDS = (0, 1)
+
+TICKS_PCT = (2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 15, 20, 30, 50)
+"""Of the learning curves: the few numbers that a logarithmic axis of errors has room for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +44,15 @@ class Outcome:
 def ablations_text(outcomes: Sequence[Outcome], budget: Budget) -> str:
     """The outcomes as a table, each axis from the best to the worst beside the base."""
     batch_size = recipe_named(budget.recipe).batch_size
+    machine = dataclasses.replace(Machine.here(), load=None)
     lines = [
-        f"Runs of {budget.steps} steps of {batch_size} faces, recipe `{budget.recipe}` with one change each;",
-        f"NME on the validation split, %, mean of seeds {' and '.join(map(str, SEEDS))} ± half their",
-        "difference; minutes of training. The flags go behind the command of the recipe.",
+        f"`flm bench ablations --recipe {budget.recipe} --faces {budget.steps * batch_size}` ran the recipe",
+        f"with one change each, {budget.steps} steps of {batch_size} faces:",
+        f"`python -m flm.train {budget.recipe} --steps {budget.steps}` with the flags of a row.",
+        f"NME on the validation split, %: mean of seeds {' and '.join(map(str, SEEDS))} ± half their",
+        f"difference. Minutes of training, on {machine.describe()}.",
+        "",
+        "![Learning curves](ablations.png)",
         "",
         "| compared | variation | NME, % | beside the base | minutes | flags |",
         "|---|---|---|---|---|---|",
@@ -75,6 +85,7 @@ def ablations_picture(outcomes: Sequence[Outcome]) -> UInt8[np.ndarray, "height 
     """The learning curves, a panel for each comparison with the base in each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     base = [outcome for outcome in outcomes if outcome.variation.axis == BASE]
     with_curves = [one.variation.axis for one in outcomes if one.curves]
@@ -92,6 +103,9 @@ def ablations_picture(outcomes: Sequence[Outcome]) -> UInt8[np.ndarray, "height 
             panel.fill_between(steps, curves.min(0), curves.max(0), color=color, alpha=0.2, linewidth=0)
             panel.plot(steps, curves.mean(0), color=color, label=outcome.variation.name.replace("`", ""))
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(FixedLocator(TICKS_PCT))
+        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.set_title(axis, loc="left", fontsize=10)
         panel.grid(color="0.9", which="both")
         panel.legend(fontsize=8, frameon=False)
