@@ -18,8 +18,7 @@ from flm.bench.ablations.report import SEEDS, Outcome, ablations_picture, ablati
 from flm.bench.ablations.variations import BASE, EVALUATIONS, Budget, Variation, variations
 from flm.draw import write_png
 from flm.errors import InputError
-from flm.files import write_whole
-from flm.recipes import recipe_named
+from flm.files import write_json, write_whole
 from flm.runlog.log import LOG_NAME, read_log
 
 FACES = 48_000
@@ -127,7 +126,7 @@ def _outcome(variation: Variation, out: Path, budget: Budget) -> Outcome | None:
     if not all(_is_done(variation, run, budget) for run in runs):
         return None
     logs = [read_log(run / LOG_NAME) for run in runs]
-    minutes = tuple(_minutes(lines, recipe_named(budget.recipe).batch_size) for lines in logs)
+    minutes = tuple(_minutes(lines, budget.batch_size) for lines in logs)
     if variation.evaluation:
         reports = [json.loads(_report(variation, run).read_text()) for run in runs]
         found = tuple(report["nme_pct"] for report in reports)
@@ -152,8 +151,7 @@ def _minutes(lines: Sequence[Mapping[str, Any]], batch_size: int) -> float:
 
 def _write(outcomes: Sequence[Outcome], out: Path, budget: Budget) -> None:
     rows = [dataclasses.asdict(outcome) for outcome in outcomes]
-    text = json.dumps({**dataclasses.asdict(budget), "rows": rows}, indent=1) + "\n"
-    write_whole(out / "ablations.json", text.encode())
+    write_json(out / "ablations.json", {**dataclasses.asdict(budget), "rows": rows})
     write_whole(out / "ablations.md", ablations_text(outcomes, budget).encode())
     if outcomes:
         write_png(out / "ablations.png", ablations_picture(outcomes))

@@ -10,7 +10,6 @@ from jaxtyping import UInt8
 
 from flm.bench.ablations.variations import BASE, Budget, Variation
 from flm.bench.machine import Machine
-from flm.recipes import recipe_named
 
 SEEDS = (0, 1)
 
@@ -43,11 +42,11 @@ class Outcome:
 
 def ablations_text(outcomes: Sequence[Outcome], budget: Budget) -> str:
     """The outcomes as a table, each axis from the best to the worst beside the base."""
-    batch_size = recipe_named(budget.recipe).batch_size
     machine = dataclasses.replace(Machine.here(), load=None)
+    faces = budget.steps * budget.batch_size
     lines = [
-        f"`flm bench ablations --recipe {budget.recipe} --faces {budget.steps * batch_size}` ran the recipe",
-        f"with one change each, {budget.steps} steps of {batch_size} faces:",
+        f"`flm bench ablations --recipe {budget.recipe} --faces {faces}` ran the recipe",
+        f"with one change each, {budget.steps} steps of {budget.batch_size} faces:",
         f"`python -m flm.train {budget.recipe} --steps {budget.steps}` with the flags of a row.",
         f"NME on the validation split, %: mean of seeds {' and '.join(map(str, SEEDS))} ± half their",
         f"difference. Minutes of training, on {machine.describe()}.",

@@ -25,6 +25,11 @@ class Budget:
     recipe: str
     steps: int
 
+    @property
+    def batch_size(self) -> int:
+        """Faces of a step."""
+        return recipe_named(self.recipe).batch_size
+
     @classmethod
     def of(cls, recipe: str, faces: int) -> "Budget":
         """About so many faces of a recipe's batches."""
