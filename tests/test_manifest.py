@@ -23,6 +23,16 @@ def test_the_hash_follows_the_content_not_the_place(make_shards, tmp_path):
     assert one.content_hash() == same.content_hash() != other.content_hash()
 
 
+def test_shards_of_a_training_are_known_by_their_hash(make_shards, tmp_path):
+    manifest = make_shards(tmp_path / "a", {"train": 10})
+    config = {"data": str(tmp_path / "a")}
+    assert Manifest.of_training(config, manifest.content_hash()) == manifest
+    assert Manifest.of_training(config, "another") is None
+    assert Manifest.of_training(config, None) is None
+    assert Manifest.of_training({"data": "s3://bucket/faces"}, manifest.content_hash()) is None
+    assert Manifest.of_training({}, manifest.content_hash()) is None
+
+
 def test_a_split_that_is_missing_or_empty_is_named(make_shards, tmp_path):
     manifest = make_shards(tmp_path, {"train": 3, "test": 0})
     with pytest.raises(InputError, match="no split 'validation'; they have train, test"):

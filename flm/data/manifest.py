@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from flm.data.sample_format import MOST_CROP_SIDE_PX, SampleFormat
 from flm.errors import InputError
@@ -137,6 +137,23 @@ class Manifest:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         return cls.from_json(text, str(path))
+
+    @classmethod
+    def of_training(cls, config: Mapping[str, Any], content_hash: str | None) -> "Manifest | None":
+        """That of the shards that a checkpoint was trained on, if they still lie where they lay.
+
+        Args:
+            config: the fields of the training's configuration.
+            content_hash: as the checkpoint's state has it.
+
+        Raises:
+            InputError: what lies there cannot be read.
+        """
+        folder = Path(str(config.get("data", "")))
+        if not (folder / MANIFEST_NAME).is_file():
+            return None
+        manifest = cls.read(folder)
+        return manifest if manifest.content_hash() == content_hash else None
 
     @classmethod
     def from_json(cls, text: bytes, where: str) -> "Manifest":

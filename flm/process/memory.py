@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
 
     Every layer of a network frees its largest tensors in each step and asks for the same again. By default
     glibc hands those back to the system, which clears each page when it is touched the next time: a third of
-    a training's time on some machines. Threads share what is kept, so that it does not grow with their number.
+    a training's time on some machines. Threads share what is kept: it does not grow with their number.
 
     Returns:
         Whether the C library can: glibc alone; others stay as they are.

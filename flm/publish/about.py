@@ -15,7 +15,7 @@ from flm.checkpoint import (
     read_config,
     read_json,
 )
-from flm.data.manifest import MANIFEST_NAME, Manifest
+from flm.data.manifest import Manifest
 from flm.data.store import open_store
 from flm.errors import InputError
 from flm.evaluation.report import MeasuredOn
@@ -142,11 +142,8 @@ def _training_data(
                 f"--data {data}: {folder} was trained on other shards; give those, or leave --data out"
             )
         return _of_manifest(manifest)
-    place = Path(str(fields.get("data", "")))
-    if (place / MANIFEST_NAME).is_file():
-        manifest = Manifest.read(place)
-        if manifest.content_hash() == manifest_hash:
-            return _of_manifest(manifest)
+    if (at_hand := Manifest.of_training(fields, manifest_hash)) is not None:
+        return _of_manifest(at_hand)
     same = [one for one in reports if one.data_hash == manifest_hash]
     if not same:
         return None

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from flm.checkpoint import STATE_NAME, find_checkpoint, load_network, read_config, read_json
 from flm.data.loader import CropShape
-from flm.data.manifest import MANIFEST_NAME, Manifest
+from flm.data.manifest import Manifest
 from flm.data.store import ShardStore, open_store
 from flm.errors import InputError
 from flm.fields import to_fields
@@ -221,12 +221,10 @@ def _about(
 
 def _licence(config: dict[str, Any], manifest_hash: str, store: ShardStore | None) -> str:
     """That of the shards that it was trained on, where they can be had."""
-    manifests = [] if store is None else [store.manifest]
-    trained_on = Path(str(config.get("data", "")))
-    if (trained_on / MANIFEST_NAME).is_file():
-        manifests.append(Manifest.read(trained_on))
-    licences = [manifest.licence for manifest in manifests if manifest.content_hash() == manifest_hash]
-    return (licences or [LICENCE_NOT_TOLD])[0]
+    if store is not None and store.manifest.content_hash() == manifest_hash:
+        return store.manifest.licence
+    manifest = Manifest.of_training(config, manifest_hash)
+    return LICENCE_NOT_TOLD if manifest is None else manifest.licence
 
 
 def _checked(
