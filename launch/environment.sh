@@ -7,8 +7,8 @@ extras=$1
 has_project() {
   python - "$extras" <<'PY' 2>/dev/null
 import importlib.util, pathlib, sys
-needed = {"train": ["accelerate", "kornia", "wandb", "webdataset"]}
-needed["all"] = [*needed["train"], "onnxscript", "gradio", "basedpyright", "importlinter", "pytest", "xdist"]
+needed = {"train": ["accelerate", "kornia", "wandb", "webdataset"], "demo,dlib": ["av", "gradio", "dlib"]}
+needed["all"] = [*needed["train"], *needed["demo,dlib"], "onnxscript", "basedpyright", "importlinter", "pytest", "xdist"]
 flm = importlib.util.find_spec("flm")
 here = flm and pathlib.Path(flm.origin).parents[1] == pathlib.Path.cwd()
 sys.exit(not (here and all(importlib.util.find_spec(name) for name in needed[sys.argv[1]])))

@@ -14,9 +14,11 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from conftest import REPOSITORY
+from demo_server import wait_for_page, write_network
 from pages import PAGES
 
 import flm.errors
+from flm.bench.measure import free_port
 from flm.command_line import parse_config
 from flm.process.owners import check_flags
 from flm.recipes import recipe_named
@@ -162,6 +164,23 @@ def test_fsdp_is_refused_in_one_line(make_shards, tmp_path):
         "error: accelerate launch: chose FSDP, which splits a network over processes; flm's fit on one GPU, "
         "take launch/multi_gpu.yaml"
     )
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+def test_the_page_starts_with_a_network_of_the_folder_one_is_in(tmp_path):
+    write_network(tmp_path / "network.onnx")
+    port, log = free_port(), tmp_path / "log.txt"
+    command = ["bash", LAUNCH / "demo.sh", "--checkpoint", "network.onnx", "--port", str(port)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    with log.open("w") as file:
+        page = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_for_page(page, f"http://127.0.0.1:{port}/", log)
+    finally:
+        page.terminate()
+        page.wait(20)
+    assert "going on with dlib's detector" in log.read_text()
 
 
 def quickstart(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
