@@ -391,6 +391,18 @@ def test_boxes_that_are_given_are_taken(tmp_path):
     assert found[0][0]["detection_score"] is None
 
 
+def test_boxes_of_no_picture_are_told(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_face(tmp_path / f"{name}.png")
+    box = FaceBox(left=1.0, top=2.0, width=20.0, height=30.0)
+    named = GivenBoxes(by_name={"a.png": (box,), "b": (box,)})
+    run([tmp_path], tmp_path / "named", boxes=named)
+    assert capsys.readouterr().err == ""
+    others = GivenBoxes(everywhere=(box,), by_name={"a.png": (), **dict.fromkeys("defgh", (box,))})
+    run([tmp_path], tmp_path / "others", boxes=others)
+    assert "warning: --boxes: no picture is called d, e, f and 2 more; " in capsys.readouterr().err
+
+
 def test_boxes_are_read_from_tables_and_json(tmp_path):
     (tmp_path / "b.csv").write_text(
         "file,left,top,width,height,more\na,1,2,3,4,x\nb,5,6,7,8,x\na,0,0,9,9,x\n"

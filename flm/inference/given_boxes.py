@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -34,10 +34,20 @@ class GivenBoxes:
 
     def of(self, picture: PictureInput) -> Sequence[FaceBox] | None:
         """The boxes of a picture; None where a detector is to find them."""
-        for name in (picture.image, picture.name, PurePath(picture.image).name):
-            if name in self.by_name:
-                return self.by_name[name]
-        return self.everywhere
+        return next((self.by_name[name] for name in _names(picture) if name in self.by_name), self.everywhere)
+
+    def unmatched(self, pictures: Iterable[PictureInput]) -> list[str]:
+        """The names that no picture has."""
+        names = dict.fromkeys(self.by_name)
+        for picture in pictures if names else ():
+            for name in _names(picture):
+                names.pop(name, None)
+        return list(names)
+
+
+def _names(picture: PictureInput) -> tuple[str, ...]:
+    """What a picture may be called in a file of boxes."""
+    return picture.image, picture.name, PurePath(picture.image).name
 
 
 NO_BOXES = GivenBoxes()

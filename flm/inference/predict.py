@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flm.errors import InputError
+from flm.errors import InputError, some_of, warn
 from flm.fields import to_fields
 from flm.files import whole_file, write_json
 from flm.inference.given_boxes import NO_BOXES, GivenBoxes
@@ -43,6 +43,8 @@ STATE_FOLDER = ".flm-predict"
 SETTINGS_NAME = "settings.json"
 REPORT_NAME = "report.json"
 
+MOST_NAMES = 3
+"""Of pictures, in a warning."""
 MISTAKES_KEPT = 20
 """In the summary; the report has them all."""
 
@@ -108,6 +110,9 @@ def predict(
         prepare_folder(state, settings, overwrite)
         for name in (REPORT_NAME, *(RUN_FILES[kind] for kind in outputs.formats if kind in RUN_FILES)):
             check_replaceable(out / name, None, since_s=replaces_since_s(state, overwrite))
+        if unmatched := boxes.unmatched(listing()):
+            called = "a picture goes by its path, the name of its results, or its file's name"
+            warn(f"--boxes: no picture is called {some_of(unmatched, MOST_NAMES)}; {called}")
     share.meet(state)
     since_s = replaces_since_s(state, overwrite)
     index = ResultIndex(state)
