@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from flm.errors import InputError
+from flm.errors import InputError, warn
 from flm.inference.video.reader import USUAL_FRAMES_PER_S, VideoFrame, VideoReader
 
 CAMERA_PREFIX = "camera:"
@@ -52,7 +52,8 @@ class Camera(VideoReader):
             works, picture = (True, self._first) if self._first is not None else self._capture.read()
             self._first = None
             if not works or picture is None:
-                raise InputError(f"{self.source}: gives no more frames; is it still plugged in?")
+                warn(f"{self.source}: gives no more frames, and ends here; is it still plugged in?")
+                return
             time_s = max(time.monotonic() - started_s, last_s + 1e-6)
             pixels = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
             yield VideoFrame(number=number, time_s=time_s, pixels=pixels)

@@ -39,11 +39,7 @@ class VideoReader(ABC):
     """That could not be read and were passed over so far."""
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """The frames from here on.
-
-        Raises:
-            InputError: a camera gives no more frames.
-        """
+        """The frames from here on; where a stream breaks off or a camera is unplugged, they end."""
         return self._frames()
 
     def __enter__(self) -> "VideoReader":
