@@ -93,7 +93,7 @@ def ablations_picture(outcomes: Sequence[Outcome]) -> UInt8[np.ndarray, "height 
     rows = -(-len(axes) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.4 * rows), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel, axis in zip(panels, axes, strict=False):
         shown = [one for one in outcomes if one.variation.axis == axis and axis != BASE]
         for outcome, color in zip([*base, *shown], ["0.25", *(f"C{i}" for i in range(9))], strict=False):
