@@ -18,8 +18,8 @@ def quickstart() -> TrainConfig:
     """A slim network on rendered faces, in minutes on a laptop's processor.
 
     Source: this project. Command: bash launch/quickstart.sh
-    Result: NME 3.38 % on 400 rendered test faces (validation 3.52 %), one seed; 14 epochs in 3 minutes on two
-    cores of an AMD EPYC with bf16, 5 min 9 s with install, rendering and evaluation.
+    Result: NME 3.38 % on 400 rendered test faces (validation 3.53 %), one seed; 14 epochs in 3 minutes on two
+    cores of an AMD EPYC with bf16, 4 min 45 s with install, rendering and evaluation.
     """
     return TrainConfig(
         recipe="quickstart",
