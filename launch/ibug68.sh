@@ -4,18 +4,19 @@
 #   bash launch/ibug68.sh --source ARCHIVE --youtube FOLDER
 # ARCHIVE is dlib's iBUG 300-W, FOLDER faces of videos with a points_csv table, whose labels are not trusted.
 # Options: --weights FILE (ImageNet's, for legacy_xception; timm's hub by default), --out DIR (runs/ibug68),
-# --dry-run (says the commands). What was interrupted goes on where it stopped.
+# --seed N (0; another one wants another --out), --dry-run (says the commands).
+# What was interrupted goes on where it stopped.
 # The numbers of these networks are of a chain whose first round, pupil and larger, also had the 345 relabelled
 # faces of the videos' own validation part.
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-archive="" youtube="" weights="" out="" dry_run=""
+archive="" youtube="" weights="" out="" seed=0 dry_run=""
 while (($#)); do
   case $1 in
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$project/launch/ibug68.sh"; exit ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$project/launch/ibug68.sh"; exit ;;
     --dry-run) dry_run=yes; shift; continue ;;
-    --source | --youtube | --weights | --out)
+    --source | --youtube | --weights | --out | --seed)
       if (($# < 2)); then echo "error: $1 needs a value; see --help" >&2; exit 2; fi ;;
     *) echo "error: $1 is unknown; see --help" >&2; exit 2 ;;
   esac
@@ -24,6 +25,7 @@ while (($#)); do
     --youtube) youtube=$(realpath -m -- "$2") ;;
     --weights) weights=$(realpath -m -- "$2") ;;
     --out) out=$(realpath -m -- "$2") ;;
+    --seed) seed=$2 ;;
   esac
   shift 2
 done
@@ -50,7 +52,7 @@ shards() {
 train() {
   local run=$1 recipe=$2 data=$3
   shift 3
-  say_and_do python -m flm.train "$recipe" --data "$data" --out "$out/$run" --resume auto "$@"
+  say_and_do python -m flm.train "$recipe" --data "$data" --out "$out/$run" --resume auto --seed "$seed" "$@"
 }
 
 shards "$out/300w" python -m shards convert ibug --source "$archive" --protocol 300w

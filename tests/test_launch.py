@@ -126,6 +126,7 @@ def test_the_page_is_of_exactly_these_files():
 
 def test_the_networks_of_ibug68_are_made_of_what_was_made_before():
     words = ["--dry-run", "--source", "archive", "--youtube", "faces", "--weights", "w", "--out", "/x"]
+    words += ["--seed", "3"]
     told = subprocess.run(
         ["bash", LAUNCH / "ibug68.sh", *words], capture_output=True, text=True, check=True, timeout=20
     )
@@ -138,7 +139,9 @@ def test_the_networks_of_ibug68_are_made_of_what_was_made_before():
         assert {path for path in inputs if not path.endswith(".json")} <= made, command
         if "flm.train" in command:
             recipe, *flags = command[command.index("flm.train") + 1 :]
-            trained.append(parse_config(recipe_named(recipe), flags, program="flm train").recipe)
+            config = parse_config(recipe_named(recipe), flags, program="flm train")
+            trained.append(config.recipe)
+            assert config.seed == 3
     assert trained == ["ibug68-xception"] * 6 + ["ibug68-compact"] * 2
     mistaken = subprocess.run(["bash", LAUNCH / "ibug68.sh"], capture_output=True, text=True, timeout=20)
     assert mistaken.returncode == 2

@@ -2,12 +2,13 @@
 
 Atheris (`pip install 'flm-landmarks[fuzz]'`) leads libFuzzer to contents that run new lines of the readers. A
 find ends the run with an exit code that is not 0: any exception but `InputError`, more than 5 seconds, or
-more than 1 GB of memory. Its content is then in OUT/TARGET-*, and `python tests/fuzz/run.py xml --again FILE`
-reads it once more. What was learnt stays in OUT/TARGET.
+1 GB of memory more than before the first content. Its content is then in OUT/TARGET-*, and
+`python tests/fuzz/run.py xml --again FILE` reads it once more. What was learnt stays in OUT/TARGET.
 """
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from random import Random
@@ -17,6 +18,7 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 from fuzz.alter import alter  # noqa: E402 - found only now
 from fuzz.targets import TARGETS  # noqa: E402
+from processes import resident_mib  # noqa: E402
 
 from flm.errors import InputError  # noqa: E402
 
@@ -57,7 +59,7 @@ def search(name: str, minutes: float, out: Path) -> None:
             sys.argv[0],
             f"-max_total_time={round(60 * minutes)}",
             f"-timeout={MOST_SECONDS}",
-            f"-rss_limit_mb={MOST_MEMORY_MB}",
+            f"-rss_limit_mb={round(resident_mib(os.getpid())) + MOST_MEMORY_MB}",
             f"-max_len={MOST_CONTENT_BYTES}",
             f"-dict={words}",
             f"-artifact_prefix={out}/{name}-",
