@@ -64,6 +64,11 @@ class FaceBox:
         return self.top + (self.height - 1) / 2
 
     @property
+    def middle(self) -> Float[np.ndarray, "2"]:
+        """Both of them: x and y."""
+        return np.array([self.center_x, self.center_y])
+
+    @property
     def long_side(self) -> float:
         """The longer of width and height, px."""
         return max(self.width, self.height)
@@ -76,6 +81,12 @@ class FaceBox:
             raise ValueError("a point is not finite")
         left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
         return cls(left=left, top=top, width=right - left + 1, height=bottom - top + 1)
+
+    @classmethod
+    def about(cls, middle: Float[np.ndarray, "2"], width: float, height: float) -> "FaceBox":
+        """The box of that size with its centre there."""
+        x, y = middle.tolist()
+        return cls(left=x - (width - 1) / 2, top=y - (height - 1) / 2, width=width, height=height)
 
     @classmethod
     def of_picture(cls, width: int, height: int) -> "FaceBox":
@@ -96,14 +107,21 @@ class FaceBox:
             scale_and_shift: from this frame to the other; without rotation, as `square_crop` makes it.
         """
         scale = float(scale_and_shift[0, 0])
-        center = transform_points(np.array([[self.center_x, self.center_y]]), scale_and_shift)[0]
-        width, height = self.width * scale, self.height * scale
-        return FaceBox(
-            left=float(center[0]) - (width - 1) / 2,
-            top=float(center[1]) - (height - 1) / 2,
-            width=width,
-            height=height,
-        )
+        middle = transform_points(self.middle[None], scale_and_shift)[0]
+        return FaceBox.about(middle, self.width * scale, self.height * scale)
+
+
+def turned_back(turn_deg: float, about: Float[np.ndarray, "2"]) -> Float[np.ndarray, "3 3"]:
+    """The matrix that turns points counterclockwise, as x right and y down show it, about one of them.
+
+    Args:
+        turn_deg: by how much.
+        about: the point that stays, px.
+    """
+    cos, sin = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
+    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    turn[:2, 2] = about - turn[:2, :2] @ about
+    return turn
 
 
 def square_crop(box: FaceBox, size_px: int, margin: float) -> Float[np.ndarray, "3 3"]:

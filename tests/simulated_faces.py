@@ -15,7 +15,7 @@ from flm.bench.moving_faces import FacePicture, MovingFrame
 from flm.faces.pose import mean_face
 from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace
-from flm.inference.predictor import Prediction, Predictor
+from flm.inference.predictor import GivenFace, Prediction, Predictor
 from flm.landmarks import IBUG_68
 
 COLORS = ((224, 172, 140), (120, 80, 60), (250, 214, 190), (170, 120, 90))
@@ -91,13 +91,11 @@ class SimulatedPredictor(Predictor):
                 found.append(DetectedFace(box_image=moved, score=0.9))
         return sorted(found, key=lambda face: -face.box_image.long_side)
 
-    def predict(
-        self, source: np.ndarray, boxes: Sequence[FaceBox | DetectedFace] | None = None
-    ) -> list[Prediction]:
+    def predict(self, source: np.ndarray, boxes: Sequence[GivenFace] | None = None) -> list[Prediction]:
         boxes = self.detect(source) if boxes is None else boxes
         return [self._look(box) for box in boxes]
 
-    def _look(self, given: FaceBox | DetectedFace) -> Prediction:
+    def _look(self, given: GivenFace) -> Prediction:
         self.num_looks += 1
         box = given if isinstance(given, FaceBox) else given.box_image
         fits = {face: self.truth.box(face).overlap(box) * share for face, share in self.truth.visible.items()}
@@ -117,7 +115,7 @@ class SimulatedPredictor(Predictor):
             landmarks_image=landmarks,
             covariance_image=None,
             score=score if self.has_score else None,
-            detection_score=None if isinstance(given, FaceBox) else given.score,
+            detection_score=given.score if isinstance(given, DetectedFace) else None,
         )
 
 

@@ -13,6 +13,7 @@ from flm.data.batches import CropShape
 from flm.data.crops import crop_plainly
 from flm.data.samples import Batch
 from flm.evaluation.passes import cut_around, find_landmarks
+from flm.faces.upright import place_of
 from flm.geometry import FaceBox, boxes_around, crop_to_unit, square_crop, transform_points, unit_to_crop
 from flm.inference.pass_config import PassConfig
 from flm.landmarks import IBUG_68
@@ -93,7 +94,9 @@ def test_the_second_answer_counts_and_in_its_own_view() -> None:
     for row in range(NUM_FACES):
         matrix = batch.shard_to_crop[row].double().numpy()
         first = transform_points(unit_to_crop(one[row].double().numpy(), CROP.size_px), np.linalg.inv(matrix))
-        again = square_crop(FaceBox.around(first), CROP.size_px, CROP.margin)
+        place = place_of(first, IBUG_68)
+        assert place is not None
+        again = place.crop(CROP.size_px, CROP.margin)
         second = transform_points(unit_to_crop(two[row].double().numpy(), CROP.size_px), np.linalg.inv(again))
         np.testing.assert_allclose(found.landmarks_shard[row], second, atol=1e-3)
 

@@ -14,11 +14,13 @@ from PIL import Image
 
 import flm
 from flm.errors import InputError
+from flm.faces.upright import place_of
 from flm.geometry import FaceBox, square_crop, transform_points, unit_to_crop
 from flm.inference.detector import DetectedFace
+from flm.inference.looks import FACES_PER_FORWARD
 from flm.inference.network import FaceNetwork, FoundLandmarks
 from flm.inference.pass_config import PassConfig
-from flm.inference.predictor import FACES_PER_FORWARD, Prediction, Predictor
+from flm.inference.predictor import Prediction, Predictor
 from flm.inference.torch_network import TorchNetwork
 from flm.landmarks import IBUG_68
 from flm.metrics.calibration import Calibration
@@ -179,9 +181,12 @@ def test_mirror_averaging_takes_the_other_side_for_the_other_eye(oracle):
 
 def test_a_second_pass_looks_at_the_box_of_the_first_landmarks(oracle):
     face = predict_one(Predictor(oracle, passes=PassConfig(second_pass=True)), COLORS, BOXES[0])
-    first = FaceBox.around(expected_landmarks(BOXES[0]))
-    np.testing.assert_allclose(face.landmarks_image, expected_landmarks(first), atol=1e-6)
-    assert face.box_image == first
+    first = place_of(expected_landmarks(BOXES[0]), IBUG_68)
+    assert first is not None
+    inverse = np.linalg.inv(first.crop(SIZE_PX, MARGIN))
+    expected = transform_points(unit_to_crop(ANSWER_UNIT.astype(float), SIZE_PX), inverse)
+    np.testing.assert_allclose(face.landmarks_image, expected, atol=1e-6)
+    assert face.box_image == first.box_image
     assert len(oracle.seen) == 2
     # Landmarks in one place show no face to look at again.
     alone = predict_one(Predictor(Spot(), passes=PassConfig(second_pass=True)), spotted(131, 77), BOXES[0])

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from flm.data.batches import CropShape
 from flm.data.crops import AugmentedBatch, crop_plainly, upload
 from flm.data.samples import Batch
-from flm.geometry import MIN_FACE_PX, boxes_around, square_crops, transform_points, unit_to_crop
+from flm.faces.upright import place_of
+from flm.geometry import square_crops, transform_points, unit_to_crop
 from flm.inference.pass_config import ONE_PASS, PassConfig
 from flm.landmarks import LandmarkScheme
 from flm.model.heads import NetworkOutput
@@ -68,9 +69,9 @@ def cut_around_landmarks(
             one place, keep their view.
         crop: the network's view of a face.
     """
-    finite = landmarks_shard.isfinite().flatten(1).all(1)
-    left_top, sides = boxes_around(torch.where(finite[:, None, None], landmarks_shard, 0.0).numpy())
-    return cut_around(batch, left_top, sides, finite.numpy() & (sides.max(1) > MIN_FACE_PX), crop)
+    places = [place_of(landmarks, batch.scheme) for landmarks in landmarks_shard.numpy()]
+    cut = [np.eye(3) if place is None else place.crop(crop.size_px, crop.margin) for place in places]
+    return cut_by(batch, np.stack(cut), np.array([place is not None for place in places]))
 
 
 def cut_around(
@@ -89,9 +90,19 @@ def cut_around(
         rows: whose boxes they are; the others keep their view.
         crop: the network's view of a face.
     """
+    return cut_by(batch, square_crops(left_top, sides, crop.size_px, crop.margin), rows)
+
+
+def cut_by(batch: Batch, shard_to_crop: Float[np.ndarray, "batch 3 3"], rows: np.ndarray) -> Batch:
+    """The batch with other views of some of its faces.
+
+    Args:
+        batch: on any device.
+        shard_to_crop: from the stored crop to what the network sees.
+        rows: whose views they are; the others keep theirs.
+    """
     device = batch.shard_to_crop.device
-    cut = upload(square_crops(left_top, sides, crop.size_px, crop.margin), device)
-    chosen = upload(rows, device)
+    cut, chosen = upload(shard_to_crop, device), upload(rows, device)
     return replace(batch, shard_to_crop=torch.where(chosen[:, None, None], cut, batch.shard_to_crop))
 
 

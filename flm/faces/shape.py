@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Complex128, Float, Float64
 
 from flm.faces.landmark_conversion import shared_points
-from flm.faces.pose import mean_face
+from flm.faces.pose import SIDES_OF_THE_JAW, mean_face
 from flm.landmarks import IBUG_68, LandmarkScheme, scheme_named
 
 _TINY = 1e-12
@@ -41,6 +41,29 @@ def turn_onto(source: Points, target: Points) -> complex:
     """
     turn = complex(np.vdot(source, target)) / max(float(np.vdot(source, source).real), _TINY)
     return turn if abs(turn) >= _TINY else complex(_TINY)
+
+
+def beside_mean_face(
+    landmarks: Float[np.ndarray, "landmarks 2"], scheme: LandmarkScheme
+) -> tuple[Points, Points]:
+    """The landmarks that keep their place on a head, and the same ones of the mean face seen from the front.
+
+    Args:
+        landmarks: in any frame.
+        scheme: of the landmarks.
+
+    Returns:
+        The landmarks in their frame, and those of the mean face in the head frame of `flm.faces.pose`.
+    """
+    own, mean = _inner_points(scheme.name)
+    return as_complex(landmarks[own]), mean
+
+
+@functools.cache
+def _inner_points(scheme: str) -> tuple[list[int], Points]:
+    own, reference = shared_points(scheme_named(scheme), IBUG_68)
+    inner = [(mine, its) for mine, its in zip(own, reference, strict=True) if its not in SIDES_OF_THE_JAW]
+    return [mine for mine, _ in inner], as_complex(mean_face()[[its for _, its in inner], :2])
 
 
 def inter_ocular_px(landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkScheme) -> float:

@@ -3,11 +3,9 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from flm.faces.landmark_conversion import shared_points
-from flm.faces.pose import SIDES_OF_THE_JAW, mean_face
-from flm.faces.shape import as_complex, turn_onto
+from flm.faces.shape import beside_mean_face, turn_onto
 from flm.geometry import resample
-from flm.landmarks import IBUG_68, LandmarkScheme
+from flm.landmarks import LandmarkScheme
 
 ALIGNED_SIZE_PX = 256
 
@@ -17,8 +15,9 @@ MEAN_FACE_SHARE = 0.36
 SMALLEST_SPREAD_PX = 1e-3
 """Landmarks nearer to each other are all in one place."""
 
-MIDDLE_OF_FACE = (0.0, 0.47)
-"""What lies in the middle of the crop: between brows and chin of the mean head, in its frame."""
+MIDDLE_OF_FACE = 0.47j
+"""What lies in the middle of the crop: between brows and chin of the mean head, in its frame;
+x + iy."""
 
 
 def aligned_crop(
@@ -52,11 +51,8 @@ def image_to_aligned(
     The turn is that of least squares; the scale is that of the spreads, which does not shrink where the fit
     is poor.
     """
-    own, reference = shared_points(scheme, IBUG_68)
-    inner = [row for row, point in enumerate(reference) if point not in SIDES_OF_THE_JAW]
-    seen = as_complex(landmarks_image[np.array(own)[inner]])
-    mean = mean_face()[np.array(reference)[inner], :2]
-    wanted = as_complex((mean - MIDDLE_OF_FACE) * MEAN_FACE_SHARE * size_px)
+    seen, mean = beside_mean_face(landmarks_image, scheme)
+    wanted = (mean - MIDDLE_OF_FACE) * MEAN_FACE_SHARE * size_px
     seen_middle, wanted_middle = complex(seen.mean()), complex(wanted.mean())
     seen, wanted = seen - seen_middle, wanted - wanted_middle
     spread = float(np.linalg.norm(seen))

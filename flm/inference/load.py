@@ -9,9 +9,10 @@ from flm.files import sha256_of
 from flm.inference.detector import FaceDetector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
 from flm.inference.hub_file import HUB_PREFIX, WEIGHTS_NAME, hub_model
+from flm.inference.looks import FACES_PER_FORWARD
 from flm.inference.network import FaceNetwork, Precision
 from flm.inference.pass_config import ONE_PASS, PassConfig
-from flm.inference.predictor import FACES_PER_FORWARD, Predictor
+from flm.inference.predictor import Predictor
 from flm.metrics.calibration import CALIBRATION_NAME, Calibration
 
 DEFAULT_MODEL = "default"

@@ -1,26 +1,29 @@
 """The landmarks of faces in pictures, whatever runs the network."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from flm.errors import InputError, warn
 from flm.faces.openness import Openness, openness
 from flm.faces.pose import HeadPose, head_pose
-from flm.geometry import MIN_FACE_PX, FaceBox, resample, square_crop, transform_points, unit_to_crop
+from flm.faces.upright import FacePlace
+from flm.geometry import FaceBox
 from flm.inference.detector import DetectedFace, FaceDetector, build_detector
 from flm.inference.detector_config import ANY_DETECTOR, DetectorConfig
+from flm.inference.looks import FACES_PER_FORWARD, LandmarkFinder, Look
 from flm.inference.network import FaceNetwork
 from flm.inference.pass_config import ONE_PASS, PassConfig
 from flm.inference.picture_input import Picture, PictureSource, as_picture
 from flm.landmarks import LandmarkScheme
-from flm.metrics.calibration import FAILURE_NME, Calibration, expected_error
+from flm.metrics.calibration import Calibration
 
-FACES_PER_FORWARD = 32
-"""Enough to keep a processor busy, few enough to fit any memory."""
+GivenFace: TypeAlias = FaceBox | FacePlace | DetectedFace
+"""Where a face is said to be; its turn is known only of a `FacePlace`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,7 +33,8 @@ class Prediction:
     scheme: LandmarkScheme
     """Which point is which."""
     box_image: FaceBox
-    """The box that the face was looked for in, px of the picture; of the last look."""
+    """The box that the face was looked for in, px of the picture; of the last look. Of a tilted face: see
+    `FacePlace`."""
     landmarks_image: Float64[np.ndarray, "points 2"]
     """Px of the picture, 0-based, an integer is the centre of a pixel."""
     covariance_image: Float64[np.ndarray, "points 2 2"] | None
@@ -82,6 +86,7 @@ class Predictor:
         self.faces_per_forward = faces_per_forward
         self.allow_private_urls = allow_private_urls
         self._detector = detector
+        self._finder = LandmarkFinder(network, calibration, passes, faces_per_forward)
         self._building = threading.Lock()
 
     @property
@@ -101,14 +106,13 @@ class Predictor:
                 self._detector = build_detector(self._detector, say=warn)
             return self._detector
 
-    def predict(
-        self, source: PictureSource, boxes: Sequence[FaceBox | DetectedFace] | None = None
-    ) -> list[Prediction]:
+    def predict(self, source: PictureSource, boxes: Sequence[GivenFace] | None = None) -> list[Prediction]:
         """The landmarks of each face of a picture.
 
         Args:
             source: see `as_picture`.
-            boxes: around the faces, px of the picture; those that the detector finds if None.
+            boxes: around the faces, px of the picture; those that the detector finds if None. A face that
+                is not surely found upright is looked at in other turns too, where its turn is not known.
 
         Returns:
             In the order of the boxes; of the detector's, the largest first. Empty where there is no face.
@@ -121,7 +125,7 @@ class Predictor:
     def predict_many(
         self,
         sources: Sequence[PictureSource],
-        boxes: Sequence[Sequence[FaceBox | DetectedFace] | None] | None = None,
+        boxes: Sequence[Sequence[GivenFace] | None] | None = None,
     ) -> list[list[Prediction]]:
         """As `predict`, of several pictures, whose faces share forward passes. All pictures are held at once.
 
@@ -134,111 +138,40 @@ class Predictor:
         if len(boxes) != len(pictures):
             raise InputError(f"{len(boxes)} lists of boxes for {len(pictures)} pictures; give one for each")
         faces = [
-            _Face(number, picture, box, score)
-            for number, (picture, given) in enumerate(zip(pictures, boxes, strict=True))
-            for box, score in self._boxes_of(picture, given)
+            (number, place, score)
+            for number, given in enumerate(boxes)
+            for place, score in self._places_in(pictures[number], given)
         ]
+        looks = self._finder.look_at(
+            [pictures[number] for number, _, _ in faces], [place for _, place, _ in faces]
+        )
         found: list[list[Prediction]] = [[] for _ in pictures]
-        for start in range(0, len(faces), self.faces_per_forward):
-            some = faces[start : start + self.faces_per_forward]
-            for face, prediction in zip(some, self._predict_some(some), strict=True):
-                found[face.number].append(prediction)
+        for (number, _, score), look in zip(faces, looks, strict=True):
+            found[number].append(self._told(look, score))
         return found
 
-    def _boxes_of(
-        self, picture: Picture, given: Sequence[FaceBox | DetectedFace] | None
-    ) -> list[tuple[FaceBox, float | None]]:
-        return [
-            (face, None) if isinstance(face, FaceBox) else (face.box_image, face.score)
-            for face in (self.detector.detect(picture) if given is None else given)
-        ]
+    def _places_in(
+        self, picture: Picture, given: Sequence[GivenFace] | None
+    ) -> Iterator[tuple[FacePlace, float | None]]:
+        """Where to look for faces, and how sure the detector is of each."""
+        for face in self.detector.detect(picture) if given is None else given:
+            match face:
+                case FaceBox():
+                    yield FacePlace(box_image=face), None
+                case FacePlace():
+                    yield face, None
+                case DetectedFace():
+                    yield FacePlace(box_image=face.box_image), face.score
 
-    def _predict_some(self, faces: Sequence["_Face"]) -> list[Prediction]:
-        boxes = [face.box for face in faces]
-        landmarks, covariance = self._look(faces, boxes)
-        if self.passes.second_pass:
-            boxes = [
-                _box_for_a_second_look(points, box) for points, box in zip(landmarks, boxes, strict=True)
-            ]
-            landmarks, covariance = self._look(faces, boxes)
-        scores = _scores(landmarks, covariance, self.scheme, self.calibration)
+    def _told(self, look: Look, detection_score: float | None) -> Prediction:
+        covariance = look.covariance
         if covariance is not None and self.calibration is not None:
             covariance = self.calibration.apply(covariance)
-        return [
-            Prediction(
-                scheme=self.scheme,
-                box_image=box,
-                landmarks_image=landmarks[row],
-                covariance_image=None if covariance is None else covariance[row],
-                score=scores[row],
-                detection_score=face.detection_score,
-            )
-            for row, (face, box) in enumerate(zip(faces, boxes, strict=True))
-        ]
-
-    def _look(
-        self, faces: Sequence["_Face"], boxes: Sequence[FaceBox]
-    ) -> tuple[Float64[np.ndarray, "faces points 2"], Float64[np.ndarray, "faces points 2 2"] | None]:
-        """Landmarks in px of each face's picture, and their covariance as the network gives it, px²."""
-        size_px = self.network.input_size_px
-        image_to_crop = np.stack([square_crop(box, size_px, self.network.crop_margin) for box in boxes])
-        crops = np.stack(
-            [
-                resample(face.picture, matrix, size_px)
-                for face, matrix in zip(faces, image_to_crop, strict=True)
-            ]
+        return Prediction(
+            scheme=self.scheme,
+            box_image=look.place.box_image,
+            landmarks_image=look.landmarks,
+            covariance_image=covariance,
+            score=look.score,
+            detection_score=detection_score,
         )
-        found = self.network.find(crops)
-        landmarks_unit = found.landmarks_unit.astype(np.float64)
-        if self.passes.mirror_average:
-            of_mirrored = self.network.find(np.ascontiguousarray(crops[:, :, ::-1]))
-            landmarks_unit = (landmarks_unit + _mirrored(of_mirrored.landmarks_unit, self.scheme)) / 2
-        crop_to_image = np.linalg.inv(image_to_crop)
-        landmarks_image = transform_points(unit_to_crop(landmarks_unit, size_px), crop_to_image)
-        if found.covariance_unit is None:
-            return landmarks_image, None
-        turn = crop_to_image[:, None, :2, :2] * size_px
-        return landmarks_image, turn @ found.covariance_unit.astype(np.float64) @ turn.swapaxes(-1, -2)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Face:
-    """A face that is to be looked at."""
-
-    number: int
-    """Of its picture."""
-    picture: Picture
-    box: FaceBox
-    detection_score: float | None
-
-
-def _box_for_a_second_look(landmarks: Float64[np.ndarray, "points 2"], first: FaceBox) -> FaceBox:
-    """The landmarks' own box; the first one where they show no face."""
-    if not np.isfinite(landmarks).all():
-        return first
-    box = FaceBox.around(landmarks)
-    return box if box.long_side > MIN_FACE_PX else first
-
-
-def _mirrored(
-    landmarks_unit: Float32[np.ndarray, "faces points 2"], scheme: LandmarkScheme
-) -> Float64[np.ndarray, "faces points 2"]:
-    """Landmarks of a mirrored crop, in the crop as it was."""
-    return landmarks_unit[:, list(scheme.mirror_permutation)].astype(np.float64) * [-1, 1] + [1, 0]
-
-
-def _scores(
-    landmarks: Float64[np.ndarray, "faces points 2"],
-    covariance: Float64[np.ndarray, "faces points 2 2"] | None,
-    scheme: LandmarkScheme,
-    calibration: Calibration | None,
-) -> list[float] | list[None]:
-    """How likely the landmarks of each face are right.
-
-    Without a calibration it only ranks: a half where the covariance lets expect an error that just fails.
-    """
-    if covariance is None:
-        return [None] * len(landmarks)
-    if calibration is not None:
-        return calibration.score(landmarks, covariance).tolist()
-    return (1 / (1 + (expected_error(landmarks, covariance, scheme) / FAILURE_NME) ** 2)).tolist()

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from flm.faces.upright import FacePlace, place_of
 from flm.geometry import MIN_FACE_PX, FaceBox
 from flm.inference.predictor import Prediction
 from flm.inference.tracking.appearance import Appearance, appearance_of, shape_distance, shape_of
 from flm.inference.tracking.config import FilterConfig
 from flm.inference.tracking.one_euro import LandmarkFilter
+from flm.landmarks import LandmarkScheme
 
 MOST_JUMP = 0.5
 """Of the face's size, between where it was expected and where it was found: further off is another face."""
@@ -92,6 +94,7 @@ class Track:
     """A face with its id."""
 
     track_id: int
+    scheme: LandmarkScheme
     filter: LandmarkFilter | None
     landmarks: Float64[np.ndarray, "points 2"]
     """Steadied, px of the last frame in which it was seen."""
@@ -125,6 +128,7 @@ class Track:
             landmarks = steady.filter(landmarks, prediction.covariance_image, time_s)
         return cls(
             track_id=track_id,
+            scheme=prediction.scheme,
             filter=steady,
             landmarks=landmarks,
             raw=prediction.landmarks_image,
@@ -143,6 +147,12 @@ class Track:
         box = self.box
         right, down = (self.velocity * min(time_s - self.seen_s, COASTS_S)).tolist()
         return FaceBox(left=box.left + right, top=box.top + down, width=box.width, height=box.height)
+
+    def expected_place(self, time_s: float) -> FacePlace:
+        """Where to look for the face: there, upright."""
+        box = self.expected_box(time_s)
+        moved = self.landmarks + (box.middle - self.box.middle)
+        return place_of(moved, self.scheme) or FacePlace(box_image=box, turn_deg=0.0)
 
     def goes_on_in(
         self, sighting: Sighting, time_s: float, lost_score: float, *, is_calibrated: bool

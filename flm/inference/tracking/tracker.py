@@ -124,8 +124,8 @@ class FaceTracker:
 
     def _follow(self, frame: Frame, time_s: float) -> list[Seen]:
         """The tracks that go on, each with what was found where it was expected."""
-        boxes = [track.expected_box(time_s) for track in self._tracks]
-        found = self.predictor.predict(frame, boxes) if boxes else []
+        places = [track.expected_place(time_s) for track in self._tracks]
+        found = self.predictor.predict(frame, places) if places else []
         pairs = [
             (track, sighting)
             for track, sighting in zip(self._tracks, map(Sighting, found), strict=True)
