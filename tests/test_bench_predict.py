@@ -23,6 +23,7 @@ from flm.bench.predict.landmarks import in_batches, measure_landmarks, one_by_on
 from flm.bench.predict.pictures import errors_of, measure_pictures, nearest
 from flm.bench.predict.setting import HEIGHT, WIDTH, PredictLength, Setting, in_a_frame, known_faces
 from flm.bench.predict.start import measure_start
+from flm.bench.predict.turned import measure_turned, quarter_turned, share_found_right
 from flm.bench.predict.video import measure_video
 from flm.cli import main
 from flm.errors import InputError
@@ -73,6 +74,29 @@ def test_a_face_in_a_frame_has_its_landmarks_on_its_pixels():
         rows, columns = np.mgrid[:HEIGHT, :WIDTH]
         center = [(weights * columns).sum() / weights.sum(), (weights * rows).sum() / weights.sum()]
         np.testing.assert_allclose(face.landmarks_image[0], center, atol=0.02)
+
+
+def test_a_turned_face_keeps_its_landmarks_on_its_pixels():
+    dot = np.zeros((100, 100, 3), np.uint8)
+    dot[60:63, 30:33] = 255
+    face = in_a_frame(dot, np.tile([31.0, 61.0], (68, 1)), np.random.default_rng(0))
+    for quarters in range(1, 5):
+        turned = quarter_turned(face, quarters)
+        assert turned.picture.shape == ((WIDTH, HEIGHT, 3) if quarters % 2 else (HEIGHT, WIDTH, 3))
+        x, y = np.round(turned.landmarks_image[0]).astype(int)
+        assert turned.picture[y, x].min() > 200
+    np.testing.assert_array_equal(turned.picture, face.picture)
+    np.testing.assert_allclose(turned.landmarks_image, face.landmarks_image, atol=1e-9)
+
+
+def test_what_is_found_right_of_turned_faces_is_counted(setting):
+    """Discs look alike from all sides, but their landmarks are then those of an upright face."""
+    ours, once = measure_turned(setting)
+    assert (ours.side, ours.unit, ours.value, once.value, once.beside) == (OURS, "%", 0, 0, None)
+    upright = known_faces(setting.data, "validation", 4)
+    on_the_head = [quarter_turned(face, 2) for face in upright[:1]]
+    assert share_found_right(disc_predictor(), upright) == 100
+    assert share_found_right(disc_predictor(), [*upright, *on_the_head]) == 80
 
 
 def test_faces_come_from_all_over_the_split(shards):

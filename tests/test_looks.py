@@ -141,7 +141,7 @@ def test_no_faces_are_no_looks():
 
 @pytest.mark.parametrize("turn_deg", [90.0, 180.0, -90.0, 120.0])
 def test_the_model_that_comes_with_flm_finds_faces_on_their_side_and_on_their_head(turn_deg):
-    predictor = flm.load()
+    predictor = flm.load(threads=1)
     rendered = rendered_faces(8)
     errors = []
     for face in rendered:

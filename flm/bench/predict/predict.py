@@ -19,6 +19,8 @@ from flm.bench.predict.setting import PredictLength, Setting, limited_threads
 from flm.bench.predict.start import SUBJECT as START
 from flm.bench.predict.start import measure_start
 from flm.bench.predict.steadiness import JITTER, measure_steadiness
+from flm.bench.predict.turned import SUBJECT as TURNED
+from flm.bench.predict.turned import measure_turned
 from flm.bench.predict.video import SUBJECT as VIDEO
 from flm.bench.predict.video import measure_video
 from flm.checkpoint import MODEL_NAME
@@ -35,6 +37,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
     {
         ONE: measure_landmarks,
         PICTURES: measure_pictures,
+        TURNED: measure_turned,
         VIDEO: measure_video,
         JITTER: measure_steadiness,
         IDS: measure_ids,
