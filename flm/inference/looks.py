@@ -47,30 +47,22 @@ class Look:
         return 1.0 if self.score is None else self.score
 
 
+@dataclass(frozen=True, slots=True)
 class LandmarkFinder:
     """Finds the landmarks of faces whose place is known. May be shared by threads.
 
     A network is unsure of a face that lies on its side or stands on its head, and wrong about it. So where a
     calibrated score is low, the face is looked at in other turns too, and the surest look is taken.
-
-    Args:
-        network: finds the landmarks of a face that was cut out.
-        calibration: of its uncertainty; without one no face is turned.
-        passes: how often it looks at each face.
-        faces_per_forward: how many it sees at once.
     """
 
-    def __init__(
-        self,
-        network: FaceNetwork,
-        calibration: Calibration | None,
-        passes: PassConfig,
-        faces_per_forward: int,
-    ) -> None:
-        self.network = network
-        self.calibration = calibration
-        self.passes = passes
-        self.faces_per_forward = faces_per_forward
+    network: FaceNetwork
+    """Finds the landmarks of a face that was cut out."""
+    calibration: Calibration | None
+    """Of its uncertainty; without one no face is turned."""
+    passes: PassConfig
+    """How often it looks at each face."""
+    faces_per_forward: int
+    """How many it sees at once."""
 
     def look_at(self, pictures: Sequence[np.ndarray], places: Sequence[FacePlace]) -> list[Look]:
         """The last look at each face.

@@ -86,7 +86,6 @@ class Predictor:
         self.faces_per_forward = faces_per_forward
         self.allow_private_urls = allow_private_urls
         self._detector = detector
-        self._finder = LandmarkFinder(network, calibration, passes, faces_per_forward)
         self._building = threading.Lock()
 
     @property
@@ -142,9 +141,8 @@ class Predictor:
             for number, given in enumerate(boxes)
             for place, score in self._places_in(pictures[number], given)
         ]
-        looks = self._finder.look_at(
-            [pictures[number] for number, _, _ in faces], [place for _, place, _ in faces]
-        )
+        finder = LandmarkFinder(self.network, self.calibration, self.passes, self.faces_per_forward)
+        looks = finder.look_at([pictures[number] for number, _, _ in faces], [place for _, place, _ in faces])
         found: list[list[Prediction]] = [[] for _ in pictures]
         for (number, _, score), look in zip(faces, looks, strict=True):
             found[number].append(self._told(look, score))
