@@ -112,6 +112,19 @@ def test_what_is_sure_in_no_turn_stays_as_it_was_found_first():
     assert found.box_image == BOX
 
 
+def test_a_look_that_is_not_a_number_is_not_the_surest():
+    class Failing(Compass):
+        """Fails at what it is not sure of."""
+
+        def find(self, crops: np.ndarray) -> FoundLandmarks:
+            found = super().find(crops)
+            found.landmarks_unit[found.covariance_unit[:, 0, 0, 0] > 1e-4] = np.nan
+            return found
+
+    (found,) = predictor_with(Failing()).predict(two_colors(90.0), [BOX])
+    assert abs(roll_found(found.landmarks_image) - 90) < 1e-3
+
+
 @pytest.mark.parametrize("turn_deg", [0.0, 90.0])
 def test_a_face_whose_turn_is_known_is_taken_at_its_word(turn_deg):
     network = Compass()

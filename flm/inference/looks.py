@@ -1,5 +1,6 @@
 """How a network looks at faces: cut out of their pictures, once or again, upright or turned."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -43,8 +44,10 @@ class Look:
 
     @property
     def sureness(self) -> float:
-        """The score; 1 where there is none."""
-        return 1.0 if self.score is None else self.score
+        """The score; 1 where there is none, 0 where it is not a number."""
+        if self.score is None:
+            return 1.0
+        return 0.0 if math.isnan(self.score) else self.score
 
 
 @dataclass(frozen=True, slots=True)
