@@ -50,9 +50,6 @@ LABELS = {
     ("predict", "picture to landmarks, beside the reference application's way"): (
         "the same, vs. the reference application"
     ),
-    ("predict", "turned faces that are found right, beside looked at once, as they are"): (
-        "faces on their side or head that are found right, vs. looked at once"
-    ),
     ("predict", "video of one face"): f"{FRAME} video of one face, tracked",
     ("predict", "jitter of a still face, beside ours, frame by frame"): (
         "jitter of a still face, vs. frame by frame"
