@@ -55,15 +55,10 @@ def beside_mean_face(
     Returns:
         The landmarks in their frame, and those of the mean face in the head frame of `flm.faces.pose`.
     """
-    own, mean = _inner_points(scheme.name)
-    return as_complex(landmarks[own]), mean
-
-
-@functools.cache
-def _inner_points(scheme: str) -> tuple[list[int], Points]:
-    own, reference = shared_points(scheme_named(scheme), IBUG_68)
-    inner = [(mine, its) for mine, its in zip(own, reference, strict=True) if its not in SIDES_OF_THE_JAW]
-    return [mine for mine, _ in inner], as_complex(mean_face()[[its for _, its in inner], :2])
+    own, reference = shared_points(scheme, IBUG_68)
+    inner = [row for row, point in enumerate(reference) if point not in SIDES_OF_THE_JAW]
+    mean = mean_face()[np.array(reference)[inner], :2]
+    return as_complex(landmarks[np.array(own)[inner]]), as_complex(mean)
 
 
 def inter_ocular_px(landmarks_image: Float[np.ndarray, "points 2"], scheme: LandmarkScheme) -> float:
