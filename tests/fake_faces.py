@@ -8,6 +8,7 @@ from flm.inference.detector import DetectedFace
 from flm.inference.network import FoundLandmarks
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
+from flm.metrics.calibration import Calibration
 
 
 class Grower:
@@ -55,6 +56,20 @@ class Whole:
             return []
         face = DetectedFace(box_image=FaceBox.of_picture(picture.shape[1], picture.shape[0]), score=0.75)
         return [face, face] if (picture == [255, 0, 0]).all() else [face]
+
+
+def plain_calibration(*, scale: float, error_spread: float) -> Calibration:
+    """One that scales all covariances alike and takes the expected error as it is."""
+    return Calibration(
+        scheme="ibug-68",
+        scales=(scale,),
+        error_factor=1.0,
+        error_power=1.0,
+        error_spread=error_spread,
+        num_faces=100,
+        split="validation",
+        data_hash="x",
+    )
 
 
 def fake_predictor() -> Predictor:

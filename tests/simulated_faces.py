@@ -119,6 +119,20 @@ class SimulatedPredictor(Predictor):
         )
 
 
+def turned_face(face: FacePicture, turn_deg: float) -> tuple[np.ndarray, np.ndarray]:
+    """A rendered face in a black frame of 400 px, turned clockwise: the picture and its landmarks."""
+    frame = np.zeros((400, 400, 3), np.uint8)
+    frame[72:328, 72:328] = face.picture
+    matrix = cv2.getRotationMatrix2D((199.5, 199.5), -turn_deg, 1.0)
+    picture = np.asarray(cv2.warpAffine(frame, matrix, (400, 400)), np.uint8)
+    return picture, (face.landmarks + 72) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def error_of(found: np.ndarray, truth: np.ndarray) -> float:
+    """Mean distance over that of the outer eye corners."""
+    return float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
+
+
 def owner_of(landmarks: np.ndarray, truth: MovingFrame) -> int | None:
     """Whose face landmarks are on."""
     errors = {

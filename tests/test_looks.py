@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from simulated_faces import rendered_faces
+from fake_faces import plain_calibration
+from simulated_faces import error_of, rendered_faces, turned_face
 
 import flm
 from flm.faces.pose import mean_face
@@ -15,21 +16,11 @@ from flm.inference.network import FoundLandmarks
 from flm.inference.pass_config import PassConfig
 from flm.inference.predictor import Predictor
 from flm.landmarks import IBUG_68
-from flm.metrics.calibration import Calibration
 
 SIZE_PX, MARGIN = 64, 0.25
 BOX = FaceBox(left=100.0, top=80.0, width=60.0, height=60.0)
 UPRIGHT_UNIT = ((mean_face()[:, :2] - [0, 0.55]) * 0.35 + 0.5).astype(np.float32)
-CALIBRATION = Calibration(
-    scheme="ibug-68",
-    scales=(1.0,),
-    error_factor=1.0,
-    error_power=1.0,
-    error_spread=0.5,
-    num_faces=100,
-    split="validation",
-    data_hash="-",
-)
+CALIBRATION = plain_calibration(scale=1.0, error_spread=0.5)
 
 
 class Compass:
@@ -155,15 +146,9 @@ def test_no_faces_are_no_looks():
 @pytest.mark.parametrize("turn_deg", [90.0, 180.0, -90.0, 120.0])
 def test_the_model_that_comes_with_flm_finds_faces_on_their_side_and_on_their_head(turn_deg):
     predictor = flm.load(threads=1)
-    rendered = rendered_faces(8)
     errors = []
-    for face in rendered:
-        canvas = np.zeros((400, 400, 3), np.uint8)
-        canvas[72:328, 72:328] = face.picture
-        matrix = cv2.getRotationMatrix2D((199.5, 199.5), -turn_deg, 1.0)
-        turned = np.asarray(cv2.warpAffine(canvas, matrix, (400, 400)), np.uint8)
-        truth = (face.landmarks + 72) @ matrix[:, :2].T + matrix[:, 2]
-        (found,) = predictor.predict(turned, [FaceBox.around(truth)])
-        eyes = np.linalg.norm(truth[36] - truth[45])
-        errors.append(float(np.linalg.norm(found.landmarks_image - truth, axis=1).mean() / eyes))
+    for face in rendered_faces(8):
+        picture, truth = turned_face(face, turn_deg)
+        (found,) = predictor.predict(picture, [FaceBox.around(truth)])
+        errors.append(error_of(found.landmarks_image, truth))
     assert np.median(errors) < 0.08

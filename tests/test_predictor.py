@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_face
+from fake_faces import plain_calibration
 from PIL import Image
 
 import flm
@@ -23,7 +24,6 @@ from flm.inference.pass_config import PassConfig
 from flm.inference.predictor import Prediction, Predictor
 from flm.inference.torch_network import TorchNetwork
 from flm.landmarks import IBUG_68
-from flm.metrics.calibration import Calibration
 from flm.model.network import LandmarkNetwork, ModelConfig, build_network
 
 SIZE_PX = 64
@@ -315,16 +315,7 @@ def test_a_score_falls_as_the_network_is_less_sure():
 
 
 def test_a_calibration_scales_the_covariance_and_gives_the_score():
-    calibration = Calibration(
-        scheme="ibug-68",
-        scales=(0.25,),
-        error_factor=1.0,
-        error_power=1.0,
-        error_spread=0.3,
-        num_faces=100,
-        split="validation",
-        data_hash="x",
-    )
+    calibration = plain_calibration(scale=0.25, error_spread=0.3)
     plain = predict_one(Predictor(Unsure(0.02)), COLORS, BOXES[0])
     face = predict_one(Predictor(Unsure(0.02), calibration=calibration), COLORS, BOXES[0])
     np.testing.assert_allclose(covariance_of(face), covariance_of(plain) / 4)

@@ -4,10 +4,16 @@ import collections
 import sys
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import pytest
-from simulated_faces import SimulatedPredictor, drawn_faces, owner_of, rendered_faces
+from simulated_faces import (
+    SimulatedPredictor,
+    drawn_faces,
+    error_of,
+    owner_of,
+    rendered_faces,
+    turned_face,
+)
 
 import flm
 from flm.bench.face_paths import crossing, still, swaying
@@ -110,24 +116,20 @@ def test_another_face_in_its_place_is_a_new_one():
 
 def test_a_head_that_turns_all_the_way_round_is_followed():
     (face,) = rendered_faces(1)
-    canvas = np.zeros((400, 400, 3), np.uint8)
-    canvas[72:328, 72:328] = face.picture
+    _, first = turned_face(face, 0.0)
 
     class Once:
         name = "once"
 
         def detect(self, picture: np.ndarray) -> list[DetectedFace]:
-            return [DetectedFace(box_image=FaceBox.around(face.landmarks + 72), score=0.9)]
+            return [DetectedFace(box_image=FaceBox.around(first), score=0.9)]
 
     tracker = FaceTracker(flm.load(detector=Once(), threads=1), TrackConfig(detect_every_frames=1000))
     errors = []
     for number in range(46):
-        matrix = cv2.getRotationMatrix2D((199.5, 199.5), -8.0 * number, 1.0)
-        frame = np.asarray(cv2.warpAffine(canvas, matrix, (400, 400)), np.uint8)
+        frame, truth = turned_face(face, 8.0 * number)
         (found,) = tracker.update(frame, number / 30)
-        truth = (face.landmarks + 72) @ matrix[:, :2].T + matrix[:, 2]
-        eyes = np.linalg.norm(truth[36] - truth[45])
-        errors.append(float(np.linalg.norm(found.raw_landmarks_image - truth, axis=1).mean() / eyes))
+        errors.append(error_of(found.raw_landmarks_image, truth))
         assert found.track_id == 0
     assert max(errors) < 0.08
 

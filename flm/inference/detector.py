@@ -62,9 +62,7 @@ class BoxShape:
     def truth_box(self, box: FaceBox) -> FaceBox:
         """The square box that the landmarks are likely to have."""
         side = box.long_side * self.size
-        center_x = box.center_x + self.right * box.long_side
-        center_y = box.center_y + self.down * box.long_side
-        return FaceBox(left=center_x - (side - 1) / 2, top=center_y - (side - 1) / 2, width=side, height=side)
+        return FaceBox.about(box.middle + np.array([self.right, self.down]) * box.long_side, side, side)
 
 
 YUNET_SHAPE = BoxShape(right=0.004, down=0.130, size=0.798)

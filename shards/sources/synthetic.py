@@ -88,9 +88,4 @@ def _detected_box(truth: FaceBox, rng: np.random.Generator) -> FaceBox:
     """A square box around the landmarks, as far off as a detector's."""
     dx, dy, growth = rng.normal(0, _BOX_JITTER, 3).clip(-2 * _BOX_JITTER, 2 * _BOX_JITTER)
     side = truth.long_side * (1 + growth)
-    return FaceBox(
-        left=truth.center_x + dx * truth.long_side - (side - 1) / 2,
-        top=truth.center_y + dy * truth.long_side - (side - 1) / 2,
-        width=side,
-        height=side,
-    )
+    return FaceBox.about(truth.middle + np.array([dx, dy]) * truth.long_side, side, side)

@@ -144,15 +144,17 @@ class Track:
 
     def expected_box(self, time_s: float) -> FaceBox:
         """The landmarks' own, where the face is expected."""
-        box = self.box
-        right, down = (self.velocity * min(time_s - self.seen_s, COASTS_S)).tolist()
-        return FaceBox(left=box.left + right, top=box.top + down, width=box.width, height=box.height)
+        return FaceBox.around(self._expected_landmarks(time_s))
 
     def expected_place(self, time_s: float) -> FacePlace:
         """Where to look for the face: there, upright."""
-        box = self.expected_box(time_s)
-        moved = self.landmarks + (box.middle - self.box.middle)
-        return place_of(moved, self.scheme) or FacePlace(box_image=box, turn_deg=0.0)
+        landmarks = self._expected_landmarks(time_s)
+        return place_of(landmarks, self.scheme) or FacePlace(
+            box_image=FaceBox.around(landmarks), turn_deg=0.0
+        )
+
+    def _expected_landmarks(self, time_s: float) -> Float64[np.ndarray, "points 2"]:
+        return self.landmarks + self.velocity * min(time_s - self.seen_s, COASTS_S)
 
     def goes_on_in(
         self, sighting: Sighting, time_s: float, lost_score: float, *, is_calibrated: bool
