@@ -163,8 +163,8 @@ def test_what_was_measured_takes_the_place_of_what_was(copies, tmp_path):
     text = readme.read_text()
     assert "| new \\| one | 3 faces/s | 2 faces/s | 1.50 | ≥ 2, **not reached** | `convert` |" in text
     assert (
-        "`flm bench convert --data 300w`: 2026-11-24, 64 cores of Fast, load before 0.1, in 1 min 01 s"
-        in (" ".join(text.split()))
+        "- 2026-11-24, 64 cores of Fast, commit abc1234: `flm bench convert --data 300w` (1 min 01 s, load "
+        "before 0.1)." in " ".join(text.split())
     )
     assert "secret" not in results.read_text() + text
     assert bench_readme(tmp_path / "bench", check=True) == ""

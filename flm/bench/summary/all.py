@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def bench_all(
     outcomes: dict[str, Outcome] = {name: run for name, run in found.items() if run and run.is_done}
     # Told before anything is measured if it cannot be written.
     write_page(out, MEASURED, outcomes)
+    machine = Machine.here()
     for number, (name, benchmark) in enumerate(MEASURED.items(), 1):
         print(f"[{number}/{len(MEASURED)}] {name}: ", end="", flush=True)
         before = found[name]
@@ -81,7 +82,9 @@ def bench_all(
             outcomes[name] = NotRun(why)
             print(f"not run: {why}", flush=True)
         else:
-            outcomes[name] = run = _run(name, benchmark, given, out / name, limit_s)
+            outcomes[name] = run = _run(name, benchmark, given, out / name, limit_s, machine)
+            # What wanted the cores just before was this benchmark, from now on.
+            machine = replace(machine, load=None)
             run.write(out / name)
             print(describe(run), flush=True)
         write_page(out, MEASURED, outcomes)
@@ -129,12 +132,14 @@ def words_of(benchmark: Benchmark, given: Given, outputs: Mapping[str, Path]) ->
     return words
 
 
-def _run(name: str, benchmark: Benchmark, given: Given, folder: Path, limit_s: float) -> Run:
+def _run(
+    name: str, benchmark: Benchmark, given: Given, folder: Path, limit_s: float, machine: Machine
+) -> Run:
     result, log = folder / f"{name}.json", folder / LOG_NAME
     folder.mkdir(parents=True, exist_ok=True)
     # What a run before left is not this one's; runs of ablations are gone on with.
     result.unlink(missing_ok=True)
-    machine, began = Machine.here(), datetime.datetime.now(datetime.UTC)
+    began = datetime.datetime.now(datetime.UTC)
     words = words_of(benchmark, given, {"json": result, "out": folder})
     started_s = time.perf_counter()
     why = _call([*PROGRAM, "bench", name, *words], log, limit_s)

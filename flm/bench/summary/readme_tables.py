@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from flm.bench.boxes_report import BoxReport, BoxRow, MovedBoxes
 from flm.bench.commands import MEASURED
@@ -49,6 +50,9 @@ LABELS = {
     ),
     ("predict", "picture to landmarks, beside the reference application's way"): (
         "the same, vs. the reference application"
+    ),
+    ("predict", "turned faces that are found right, beside looked at once, as they are"): (
+        "faces on their side or head that are found right, vs. looked at once"
     ),
     ("predict", "video of one face"): f"{FRAME} video of one face, tracked",
     ("predict", "jitter of a still face, beside ours, frame by frame"): (
@@ -98,14 +102,15 @@ def speed(results: Results) -> str:
             lines += [_speed_line(name, *pair) for pair in _told(name, results.runs[name])]
         elif name not in LEFT_OUT:
             lines.append(_cells(NOT_YET, "", "", "", "", f"`{name}`"))
-    runs = [run for name, run in results.runs.items() if name not in LEFT_OUT]
+    runs = {name: run for name, run in results.runs.items() if name not in LEFT_OUT}
+    remarks = [_bullet(f"`{name}`: {run.conditions}.") for name, run in runs.items() if run.conditions]
     commands: dict[str, list[str]] = {}
-    for run in runs:
-        commands.setdefault(_circumstances(run), []).append(f"`{run.command}`")
-    bullets = [_bullet(f"{', '.join(those)}: {told}.") for told, those in commands.items()]
-    machines = sorted({replace(run.machine, load=None).describe() for run in runs})
+    for run in runs.values():
+        commands.setdefault(_where(run), []).append(_command(run))
+    bullets = [_bullet(f"{where}: {', '.join(those)}.") for where, those in commands.items()]
+    machines = sorted({_machine(run) for run in runs.values()})
     summary = f"Commands, dates and conditions; machine: {', '.join(machines) or NOT_YET}"
-    return "\n".join([*lines, "", _folded(summary, bullets)])
+    return "\n".join([*lines, "", *remarks, *([""] if remarks else []), _folded(summary, bullets)])
 
 
 def _told(name: str, run: Run) -> Iterator[tuple[str, Comparison]]:
@@ -126,11 +131,21 @@ def _speed_line(name: str, label: str, one: Comparison) -> str:
     return _cells(label, one.ours, one.peer, one.ratio.removesuffix(f" {TIMES}"), bar, f"`{name}`")
 
 
-def _circumstances(run: Run) -> str:
-    took = "" if run.seconds is None else f"in {duration(run.seconds)}"
+def _where(run: Run) -> str:
     commit = "" if run.machine.commit is None else f"commit {run.machine.commit}"
-    words = (run.date, run.machine.describe(), took, commit, run.conditions)
-    return ", ".join(word for word in words if word)
+    return ", ".join(word for word in (run.date, _machine(run), commit) if word)
+
+
+def _machine(run: Run) -> str:
+    return replace(run.machine, load=None).describe()
+
+
+def _command(run: Run) -> str:
+    """And what is of this run alone."""
+    took = "" if run.seconds is None else duration(run.seconds)
+    load = "" if run.machine.load is None else f"load before {run.machine.load:.1f}"
+    told = ", ".join(word for word in (took, load) if word)
+    return f"`{run.command}`{f' ({told})' if told else ''}"
 
 
 def boxes(results: Results) -> str:
@@ -147,7 +162,7 @@ def boxes(results: Results) -> str:
         if one.amount in SHIFTS:
             name = f"truth, shifted by {100 * one.amount:g} % of its side"
             lines.append(_cells(name, "", *_box_errors(one)))
-    return "\n".join([*lines, "", _bullet(f"`{run.command}`: {_circumstances(run)}.")])
+    return "\n".join([*lines, "", _bullet(f"{_where(run)}: {_command(run)}.")])
 
 
 def _box_errors(one: BoxRow | MovedBoxes) -> tuple[str, str]:
@@ -192,7 +207,9 @@ def _accuracy_lines(name: str, trained: Trained) -> Iterator[str]:
 
 def _how(name: str, trained: Trained) -> str:
     commands = [f"`{command}`" for command in trained.commands]
-    commands += [f"`{one.command}` ({one.date})" for one in trained.evaluations]
+    for date, those in groupby(trained.evaluations, key=lambda one: one.date):
+        *others, last = those
+        commands += [*(f"`{one.command}`" for one in others), f"`{last.command}` ({date})"]
     return f"`{name}`: {trained.conditions}{'; ' if trained.conditions else ''}{', then '.join(commands)}."
 
 

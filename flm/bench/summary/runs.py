@@ -30,7 +30,7 @@ class Run:
     """None where it is not known, as of runs by hand."""
     machine: Machine
     conditions: str = ""
-    """In words, beside those of the rows."""
+    """In words, written by hand: what a reader of the rows has to know, such as why a bar is missed."""
     why: str = ""
     """It failed; empty where it did not."""
     result: dict[str, Any] | None = None
