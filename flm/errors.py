@@ -1,5 +1,6 @@
 """What goes wrong because of what the user gave, told in one line."""
 
+import errno
 import functools
 import os
 import signal
@@ -40,6 +41,14 @@ EXTRAS = {
 
 NEEDED = frozenset({"numpy", "cv2", "PIL", "jaxtyping", "onnxruntime", "rich", "tyro", "huggingface_hub"})
 """What flm-landmarks needs without extras."""
+
+
+PATH_MISTAKES = {
+    errno.ENAMETOOLONG: "give a shorter one",
+    errno.EACCES: "give one that you may use",
+    errno.ELOOP: "mend the links",
+}
+"""What the system refuses of a path itself, wherever it is met, and what to do."""
 
 
 class InputError(ValueError):
@@ -88,8 +97,17 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     return f"{package} is not installed; pip install 'flm-landmarks[{EXTRAS.get(package, 'train')}]'"
 
 
+def _told(error: InputError | OSError) -> str | None:
+    """The line for the user; None where it is not the user's mistake."""
+    if isinstance(error, InputError):
+        return str(error)
+    if error.filename is None or error.errno not in PATH_MISTAKES:
+        return None
+    return f"{error.filename}: {error.strerror}; {PATH_MISTAKES[error.errno]}"
+
+
 def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
-    """Wrap a command so that an `InputError` becomes one line on stderr and exit code 2.
+    """Wrap a command: an `InputError`, or a path that the system refuses, is one line and exit code 2.
 
     A run that stopped on purpose, or that lost a process, has an exit code of its own.
 
@@ -101,9 +119,11 @@ def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
         is_first = os.environ.get("RANK", "0") == "0"
         try:
             command(*args, **kwargs)
-        except InputError as error:
+        except (InputError, OSError) as error:
+            if (told := _told(error)) is None:
+                raise
             if is_first or isinstance(error, OneProcessInputError):
-                print(f"error: {error}", file=sys.stderr, flush=True)
+                print(f"error: {told}", file=sys.stderr, flush=True)
             else:
                 # The launcher ends all when one has ended: not before the first one has spoken.
                 time.sleep(FIRST_SPEAKS_WITHIN_S)

@@ -1,6 +1,8 @@
 """A user's mistake is one line and exit code 2; of several processes one tells it."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +80,22 @@ def test_a_mistake_ends_the_launcher_that_started_the_process(capsys, monkeypatc
     assert sent == [(os.getppid(), MISTAKE_SIGNAL)]
 
 
+def test_a_path_that_the_system_refuses_is_a_mistake(capsys, tmp_path):
+    def refusal(path: Path) -> OSError:
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - which one is looked at below
+            path.stat()
+        return caught.value
+
+    long = tmp_path / ("a" * 300)
+    assert outcome(refusal(long), capsys) == (2, f"error: {long}: File name too long; give a shorter one\n")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    code, told = outcome(refusal(loop), capsys)
+    assert (code, told) == (2, f"error: {loop}: Too many levels of symbolic links; mend the links\n")
+    locked = PermissionError(errno.EACCES, "Permission denied", "b.jpg")
+    assert outcome(locked, capsys) == (2, "error: b.jpg: Permission denied; give one that you may use\n")
+
+
 def test_an_interrupt_ends_as_the_shell_expects(capsys):
     assert outcome(KeyboardInterrupt(), capsys) == (130, "interrupted\n")
 
@@ -85,4 +103,8 @@ def test_an_interrupt_ends_as_the_shell_expects(capsys):
 def test_a_defect_of_ours_keeps_its_traceback(capsys):
     with pytest.raises(ValueError, match="ours"):
         outcome(ValueError("ours"), capsys)
+    with pytest.raises(OSError, match="No space"):
+        outcome(OSError(errno.ENOSPC, "No space left", "b.jpg"), capsys)
+    with pytest.raises(PermissionError):  # of a port, for one: no path
+        outcome(PermissionError(errno.EACCES, "Permission denied"), capsys)
     assert outcome(SystemExit(5), capsys) == (5, "")

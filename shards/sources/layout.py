@@ -1,5 +1,6 @@
 """Where a data set has its annotation files and pictures."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def picture_beside(annotations: Path) -> Path | None:
     stem = annotations.with_suffix("")
     paths = {stem.with_name(stem.name + suffix) for suffix in PICTURE_SUFFIXES}
     paths |= {stem.with_name(stem.name + suffix.upper()) for suffix in PICTURE_SUFFIXES}
-    found = sorted(path for path in paths if path.is_file())
+    found = sorted(path for path in paths if _is_file(path))
     if len(found) > 1:
         raise InputError(
             f"{annotations}: {found[0].name} and {found[1].name} beside it; remove one of the two"
@@ -158,7 +159,7 @@ def keep_present(
     Raises:
         InputError: a picture is missing, unless that is allowed.
     """
-    is_there = {path: path.is_file() for path in map(picture_of, entries)}
+    is_there = {path: _is_file(path) for path in map(picture_of, entries)}
     missing = [path for path in map(picture_of, entries) if not is_there[path]]
     if missing and not allow_missing:
         names = [str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in missing]
@@ -167,6 +168,11 @@ def keep_present(
             f"{some_of(names, NAMED_MISSING)}; fetch them, or convert the rest with --allow-missing"
         )
     return [entry for entry in entries if is_there[picture_of(entry)]]
+
+
+def _is_file(path: Path) -> bool:
+    """Also of a name too long for any file, of which `Path.is_file` raises an error."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def read_text(path: Path) -> str:
