@@ -204,6 +204,12 @@ def test_an_annotation_that_is_none_is_told(annotation, message):
         decoded(annotation, SampleFormat())
 
 
+def test_shares_of_a_picture_too_large_for_numbers_are_told():
+    """Found by the fuzzer: numpy warned of them, for each sample."""
+    with pytest.raises(SampleFormatError, match="not a finite number"):
+        decoded(as_json({"landmarks": [[1e308, 0.5]] * 68}), SampleFormat(points="unit"))
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", npy(np.zeros((68, 2)))[:90], npy(np.zeros((68, 2))).replace(b"}", b"("),

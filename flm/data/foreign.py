@@ -124,7 +124,8 @@ class ForeignSamples:
         self, points: Float[np.ndarray, "points 2"], width: int, height: int
     ) -> Float[np.ndarray, "points 2"]:
         if self.sample_format.points == "unit":
-            return points * np.array([width, height]) - 0.5
+            with np.errstate(over="ignore"):  # what is not finite any more is refused by the caller
+                return points * np.array([width, height]) - 0.5
         return points - float(self.sample_format.origin)
 
     def _box(self, values: Any, width: int, height: int) -> FaceBox:
