@@ -124,7 +124,8 @@ class ForeignSamples:
         self, points: Float[np.ndarray, "points 2"], width: int, height: int
     ) -> Float[np.ndarray, "points 2"]:
         if self.sample_format.points == "unit":
-            with np.errstate(over="ignore"):  # what is not finite any more is refused by the caller
+            # Refused by the caller where it is not finite.
+            with np.errstate(over="ignore", invalid="ignore"):
                 return points * np.array([width, height]) - 0.5
         return points - float(self.sample_format.origin)
 

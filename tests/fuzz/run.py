@@ -1,15 +1,16 @@
 """Look for contents that a reader fails on: `python tests/fuzz/run.py xml --minutes 30`.
 
-Atheris (`pip install 'flm-landmarks[fuzz]'`) leads libFuzzer to contents that run new lines of the readers. A
-find ends the run with an exit code that is not 0: any exception but `InputError`, more than 5 seconds, or
-1 GB of memory more than before the first content. Its content is then in OUT/TARGET-*, and
-`python tests/fuzz/run.py xml --again FILE` reads it once more. What was learnt stays in OUT/TARGET.
+Atheris (`pip install 'flm-landmarks[fuzz]'`) leads libFuzzer to contents that run new lines of the readers.
+A find ends the run with an exit code that is not 0: any exception but `InputError`, a warning of numpy, more
+than 5 seconds, or 1 GB of memory more than before the first content. Its content is then in OUT/TARGET-*,
+and `python tests/fuzz/run.py xml --again FILE` reads it once more. What was learnt stays in OUT/TARGET.
 """
 
 import argparse
 import contextlib
 import os
 import sys
+import warnings
 from pathlib import Path
 from random import Random
 
@@ -37,6 +38,7 @@ def search(name: str, minutes: float, out: Path) -> None:
     target, corpus = TARGETS[name], out / name
     corpus.mkdir(parents=True, exist_ok=True)
     words = out / f"{name}.dict"
+    warnings.simplefilter("error", RuntimeWarning)
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
 
     def read(content: bytes) -> None:
