@@ -122,7 +122,7 @@ def exits_on_input_error(command: Callable[P, object]) -> Callable[P, None]:
         except (InputError, OSError) as error:
             if (told := _told(error)) is None:
                 raise
-            if is_first or isinstance(error, OneProcessInputError):
+            if is_first or isinstance(error, (OneProcessInputError, OSError)):
                 print(f"error: {told}", file=sys.stderr, flush=True)
             else:
                 # The launcher ends all when one has ended: not before the first one has spoken.

@@ -150,7 +150,7 @@ def a_run(name: str, **changes) -> Run:
 
 def test_what_was_measured_takes_the_place_of_what_was(copies, tmp_path):
     readme, results = copies
-    a_run("convert").write(tmp_path / "bench" / "convert")
+    a_run("convert", conditions="missed, since the disk is slow").write(tmp_path / "bench" / "convert")
     a_run("loader", why="it failed").write(tmp_path / "bench" / "loader")
     before = Results.read(results)
     difference = bench_readme(tmp_path / "bench", check=True)
@@ -166,6 +166,7 @@ def test_what_was_measured_takes_the_place_of_what_was(copies, tmp_path):
         "- 2026-11-24, 64 cores of Fast, commit abc1234: `flm bench convert --data 300w` (1 min 01 s, load "
         "before 0.1)." in " ".join(text.split())
     )
+    assert "\n- `convert`: missed, since the disk is slow.\n" in text, "for all to see, below the table"
     assert "secret" not in results.read_text() + text
     assert bench_readme(tmp_path / "bench", check=True) == ""
 

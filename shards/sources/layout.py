@@ -171,7 +171,7 @@ def keep_present(
 
 
 def _is_file(path: Path) -> bool:
-    """Also of a name too long for any file, of which `Path.is_file` raises an error."""
+    """Not, where `Path.is_file` raises an error: of a name too long for any file, for one."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
