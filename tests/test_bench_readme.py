@@ -208,6 +208,10 @@ def test_boxes_are_a_table_of_their_own(results):
     assert rows[3] == ["detector (yunet)", "201, 100.00 %", "3.46", "3.41"]
     assert [row[0] for row in rows[4:]] == [f"truth, shifted by {share} % of its side" for share in (10, 20)]
     assert "flm bench boxes" not in speed(with_boxes)
+    remarked = a_run("boxes", result=result, conditions="the faces are few")
+    assert "\n- `boxes`: the faces are few.\n" in boxes(
+        dataclasses.replace(results, runs={"boxes": remarked})
+    )
 
 
 def a_report(path: Path, **changes) -> Path:

@@ -38,13 +38,13 @@ def search(name: str, minutes: float, out: Path) -> None:
     target, corpus = TARGETS[name], out / name
     corpus.mkdir(parents=True, exist_ok=True)
     words = out / f"{name}.dict"
-    warnings.simplefilter("error", RuntimeWarning)
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
 
     def read(content: bytes) -> None:
         with contextlib.suppress(InputError):
             target.read(content)
 
+    warnings.simplefilter("error", RuntimeWarning)
     with atheris.instrument_imports(include=READERS):
         # What readers import when they are first called is then counted too.
         for number, content in enumerate(target.seeds()):

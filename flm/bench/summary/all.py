@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flm.bench.commands import MEASURED
-from flm.bench.machine import Machine
+from flm.bench.machine import Machine, load_average
 from flm.bench.summary.page import PAGE_NAME, write_page
 from flm.bench.summary.runs import LOG_NAME, NotRun, Outcome, Run, describe, duration
 from flm.errors import InputError
@@ -70,7 +70,7 @@ def bench_all(
     outcomes: dict[str, Outcome] = {name: run for name, run in found.items() if run and run.is_done}
     # Told before anything is measured if it cannot be written.
     write_page(out, MEASURED, outcomes)
-    machine = Machine.here()
+    load = load_average()
     for number, (name, benchmark) in enumerate(MEASURED.items(), 1):
         print(f"[{number}/{len(MEASURED)}] {name}: ", end="", flush=True)
         before = found[name]
@@ -82,9 +82,8 @@ def bench_all(
             outcomes[name] = NotRun(why)
             print(f"not run: {why}", flush=True)
         else:
-            outcomes[name] = run = _run(name, benchmark, given, out / name, limit_s, machine)
-            # What wanted the cores just before was this benchmark, from now on.
-            machine = replace(machine, load=None)
+            outcomes[name] = run = _run(name, benchmark, given, out / name, limit_s, load)
+            load = None  # from now on, what wanted the cores just before was a benchmark
             run.write(out / name)
             print(describe(run), flush=True)
         write_page(out, MEASURED, outcomes)
@@ -133,13 +132,13 @@ def words_of(benchmark: Benchmark, given: Given, outputs: Mapping[str, Path]) ->
 
 
 def _run(
-    name: str, benchmark: Benchmark, given: Given, folder: Path, limit_s: float, machine: Machine
+    name: str, benchmark: Benchmark, given: Given, folder: Path, limit_s: float, load: float | None
 ) -> Run:
     result, log = folder / f"{name}.json", folder / LOG_NAME
     folder.mkdir(parents=True, exist_ok=True)
     # What a run before left is not this one's; runs of ablations are gone on with.
     result.unlink(missing_ok=True)
-    began = datetime.datetime.now(datetime.UTC)
+    machine, began = replace(Machine.here(), load=load), datetime.datetime.now(datetime.UTC)
     words = words_of(benchmark, given, {"json": result, "out": folder})
     started_s = time.perf_counter()
     why = _call([*PROGRAM, "bench", name, *words], log, limit_s)

@@ -103,7 +103,7 @@ def speed(results: Results) -> str:
         elif name not in LEFT_OUT:
             lines.append(_cells(NOT_YET, "", "", "", "", f"`{name}`"))
     runs = {name: run for name, run in results.runs.items() if name not in LEFT_OUT}
-    remarks = [_bullet(f"`{name}`: {run.conditions}.") for name, run in runs.items() if run.conditions]
+    remarks = [line for name, run in runs.items() for line in _remark(name, run)]
     commands: dict[str, list[str]] = {}
     for run in runs.values():
         commands.setdefault(_where(run), []).append(_command(run))
@@ -129,6 +129,11 @@ def _told(name: str, run: Run) -> Iterator[tuple[str, Comparison]]:
 def _speed_line(name: str, label: str, one: Comparison) -> str:
     bar = f"{one.bar}, **not reached**" if one.holds is False else one.bar
     return _cells(label, one.ours, one.peer, one.ratio.removesuffix(f" {TIMES}"), bar, f"`{name}`")
+
+
+def _remark(name: str, run: Run) -> list[str]:
+    """What its reader has to know, if anything."""
+    return [_bullet(f"`{name}`: {run.conditions}.")] if run.conditions else []
 
 
 def _where(run: Run) -> str:
@@ -162,7 +167,7 @@ def boxes(results: Results) -> str:
         if one.amount in SHIFTS:
             name = f"truth, shifted by {100 * one.amount:g} % of its side"
             lines.append(_cells(name, "", *_box_errors(one)))
-    return "\n".join([*lines, "", _bullet(f"{_where(run)}: {_command(run)}.")])
+    return "\n".join([*lines, "", *_remark("boxes", run), _bullet(f"{_where(run)}: {_command(run)}.")])
 
 
 def _box_errors(one: BoxRow | MovedBoxes) -> tuple[str, str]:
